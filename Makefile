@@ -1,0 +1,72 @@
+# The front door: `make help` lists the targets. uv is fetched into .tools/ where it is missing.
+SHELL := /bin/bash
+PACKAGES := $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml)))
+PKGS = $(or $(PKG),$(PACKAGES))
+UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.tools/uv/bin/uv)
+RUN := $(UV) run --frozen --no-sync
+# One torch thread a worker: two workers on two cores, no fight over them.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -n $(or $(JOBS),2) --dist worksteal -q
+STAMP := .venv/.synced
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo reproduce bench test-all test lint format typecheck build clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  packages: $(PACKAGES)"
+
+$(CURDIR)/.tools/uv/bin/uv:
+	@python3 -m venv .tools/uv || { echo "python3 -m venv failed: install python3-venv, or uv itself" >&2; exit 1; }
+	@.tools/uv/bin/pip install --quiet uv
+
+$(STAMP): $(filter %/.tools/uv/bin/uv,$(UV)) pyproject.toml uv.lock $(wildcard shared-core/pyproject.toml packages/*/pyproject.toml)
+	$(UV) sync --frozen --all-packages --group dev
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with every package and the development tools
+
+demo: setup  ## every package at smoke scale (seconds each), then report/index.html
+	@$(MAKE) --no-print-directory _reproduce SCALE=smoke
+
+reproduce: setup  ## the papers' claims at laptop scale (minutes each), then the report; PKG=NAME for one, RESUME=1 goes on
+	@$(MAKE) --no-print-directory _reproduce SCALE=laptop
+
+.PHONY: _reproduce
+_reproduce:
+	@for package in $(PKGS); do \
+	  out=report/runs/$(SCALE)/$$package; \
+	  $(if $(RESUME),,rm -rf $$out;) \
+	  echo "== $$package reproduce --scale $(SCALE)"; \
+	  $(RUN) $$package reproduce --scale $(SCALE) --out $$out; \
+	  code=$$?; if [ $$code -gt 1 ] || [ ! -f $$out/result.json ]; then exit $$code; fi; \
+	done
+	@$(RUN) python -m shared_core.report $(foreach package,$(PKGS),report/runs/$(SCALE)/$(package)) --out report/index.html
+
+bench: setup  ## ours beside the peers, ratios with their spread; PKG=NAME for one
+	@$(UV) sync --frozen --all-packages --all-groups --quiet
+	@for package in $(PKGS); do echo "== $$package"; $(RUN) python -m shared_core.benchmark packages/$$package || exit 1; done
+
+test-all: setup  ## every test, on two cores without a GPU
+	$(PYTEST)
+
+test: setup  ## the tests of one package: PKG=NAME (or shared-core)
+	$(PYTEST) $(if $(filter shared-core,$(PKG)),shared-core/tests,packages/$(or $(PKG),$(error say PKG=NAME))/tests)
+
+lint: setup  ## ruff: rules and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+typecheck: setup  ## mypy over every member
+	$(RUN) mypy shared-core/src $(foreach package,$(PACKAGES),packages/$(package)/src)
+
+build: setup  ## a wheel and an sdist of every member in dist/
+	rm -rf dist
+	$(UV) build --all-packages --out-dir dist --quiet
+	@ls dist
+
+clean:  ## remove everything that was made here
+	rm -rf .venv .tools dist report runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,168 @@
+"""Ours and a peer in alternation on the same inputs: ratios with their spread.
+
+A package's `benchmarks/bench_*.py` each define `run() -> list[Comparison]`; `python -m shared_core.benchmark
+packages/NAME` runs every file in a process of its own (so that peak memory is its own), prints the table and writes
+`packages/NAME/benchmarks/results.json`.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shared_core.errors import InputError
+from shared_core.files import write_json
+from shared_core.run_folder import read_json
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One question answered: `ratio` > 1 means ours is better by that factor.
+
+    Args:
+        id: the question in a word (`step`, `wall`, `calls`, ...).
+        question: one line.
+        peer: what a user would pick instead, with its version.
+        unit: of `ours` and `theirs`.
+        ours: median over the repeats.
+        theirs: median over the repeats.
+        ratio: median of the paired ratios.
+        ratio_low: smallest paired ratio.
+        ratio_high: largest paired ratio.
+        same_result: whether both were checked to compute the same thing.
+    """
+
+    id: str
+    question: str
+    peer: str
+    unit: str
+    ours: float
+    theirs: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    same_result: bool
+
+
+def compare(
+    id: str,
+    question: str,
+    peer: str,
+    ours: list[float],
+    theirs: list[float],
+    *,
+    same_result: bool,
+    unit: str = "s",
+    better: Literal["lower", "higher"] = "lower",
+) -> Comparison:
+    """Pair the i-th measurement of each side and summarise the ratios.
+
+    Raises:
+        ValueError: if the lists differ in length or are empty.
+    """
+    if not ours or len(ours) != len(theirs):
+        raise ValueError(f"need as many measurements of both sides, got {len(ours)} and {len(theirs)}")
+    pairs = list(zip(ours, theirs, strict=True))
+    ratios = [b / a if better == "lower" else a / b for a, b in pairs]
+    return Comparison(
+        id=id,
+        question=question,
+        peer=peer,
+        unit=unit,
+        ours=statistics.median(ours),
+        theirs=statistics.median(theirs),
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+        same_result=same_result,
+    )
+
+
+def alternate(
+    ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int = 5, warmup: int = 1
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call, A B A B ..., after `warmup` uncounted rounds; CUDA work is waited for."""
+    for _ in range(warmup):
+        ours()
+        theirs()
+    return tuple(map(list, zip(*[(seconds(ours), seconds(theirs)) for _ in range(repeats)], strict=True)))  # type: ignore[return-value]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall seconds of one call."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    call()
+    _wait_for_gpu()
+    return time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def print_results(results: list[dict[str, Any]]) -> None:
+    """Print comparisons as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in ("id", "question", "peer", "unit", "ours", "theirs", "ratio", "spread", "same result"):
+        table.add_column(column, overflow="fold")
+    for row in results:
+        cells = [row["id"], row["question"], row["peer"], row["unit"], f"{row['ours']:.4g}", f"{row['theirs']:.4g}"]
+        cells += [f"{row['ratio']:.2f}x", f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}", str(row["same_result"])]
+        table.add_row(*map(Text, cells))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+def _run_file(file: str, out: str) -> None:
+    import runpy
+
+    sys.path.insert(0, str(Path(file).parent))
+    write_json(out, [asdict(row) for row in runpy.run_path(file)["run"]()])
+
+
+def _run_package(package: Path) -> list[dict[str, Any]]:
+    files = sorted((package / "benchmarks").glob("bench_*.py"))
+    if not files:
+        raise InputError(f"{package}/benchmarks holds no bench_*.py")
+    results: list[dict[str, Any]] = []
+    for file in files:
+        print(f"running {file}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "rows.json")
+            code = "import sys; from shared_core.benchmark import _run_file; _run_file(*sys.argv[1:])"
+            subprocess.run([sys.executable, "-c", code, str(file.resolve()), str(out)], check=True)
+            results += read_json(out)
+    write_json(package / "benchmarks" / "results.json", {"package": package.name, "results": results})
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m shared_core.benchmark packages/NAME`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        if len(arguments) != 1:
+            raise InputError("usage: python -m shared_core.benchmark packages/NAME")
+        print_results(_run_package(Path(arguments[0]).resolve()))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        print(f"{error.cmd[3]} failed", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Commands from typed functions: `NAME VERB --option value`, YAML configuration, one line for bad input.
+
+`NAME --help`, `--version` and an unknown verb are answered here without importing anything else; the chosen verb's
+parser is made by jsonargparse from its signature and docstring.
+"""
+
+import inspect
+import logging
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn
+
+from shared_core.errors import InputError, RunError
+
+Verb = Callable[..., int | None]
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(name: str, verbs: Sequence[Verb], argv: Sequence[str] | None = None, summary: str = "") -> int:
+    """Run one verb of the command `name` and return its exit code.
+
+    Args:
+        name: the command, which is also the distribution whose version `--version` prints.
+        verbs: functions with typed signatures and Google-style docstrings; `import_` is shown as `import`.
+            They return None or 0 for done, 1 for work that ran and failed.
+        argv: arguments without the command; `sys.argv[1:]` by default.
+        summary: one line for `--help`.
+
+    Returns:
+        0 done; 1 a claim did not hold or the run failed; 2 bad usage or input; 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    table = {_verb_name(verb): verb for verb in verbs}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview(name, table, summary))
+        return DONE if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        import importlib.metadata
+
+        print(name, importlib.metadata.version(name))
+        return DONE
+    if arguments[0] not in table:
+        return _complain(f"{name}: there is no verb {arguments[0]!r}; verbs: {', '.join(table)}")
+    return _run_verb(f"{name} {arguments[0]}", table[arguments[0]], arguments[1:])
+
+
+def _run_verb(prog: str, verb: Verb, arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        values = _parse(prog, verb, arguments)
+        from shared_core.logging import configure
+
+        configure(quiet=values.pop("quiet"))
+        code = verb(**values) or DONE
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # --help, --print_config
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except KeyboardInterrupt:
+        return _complain(f"{prog}: interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
+    except BrokenPipeError:  # `NAME VERB | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if debug:
+            raise
+        return _complain(f"{prog}: {_one_line(error)}", BAD_INPUT if _is_bad_input(error) else FAILED)
+
+
+def _is_bad_input(error: Exception) -> bool:
+    about_a_path = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, FileExistsError)
+    return isinstance(error, (InputError, *about_a_path))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError | RunError):
+        return text
+    return f"{type(error).__name__}: {text[:300]} (--debug shows where)"
+
+
+def _complain(message: str, code: int = BAD_INPUT) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _verb_name(verb: Verb) -> str:
+    return verb.__name__.rstrip("_").replace("_", "-")
+
+
+def _overview(name: str, table: dict[str, Verb], summary: str) -> str:
+    width = max(map(len, table)) + 2
+    first_lines = {verb: (inspect.getdoc(function) or "").partition("\n")[0] for verb, function in table.items()}
+    return "\n".join(
+        [
+            f"usage: {name} VERB [options]",
+            "",
+            *([summary, ""] if summary else []),
+            "verbs:",
+            *[f"  {verb:<{width}}{line}" for verb, line in first_lines.items()],
+            "",
+            f"{name} VERB --help shows a verb's options; every verb takes --quiet, --debug (tracebacks),",
+            "--config FILE.yaml (options from a file) and --print_config (writes such a file).",
+        ]
+    )
+
+
+def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(f"{_readable(message)} (see {prog} --help)") from ex
+
+    logging.getLogger("jsonargparse").setLevel(logging.ERROR)
+    # A configuration is data: it must never name a class to import.
+    parser = Parser(prog=prog, description=(inspect.getdoc(verb) or "").partition("\n")[0])
+    parser.add_argument("--config", action="config", help="YAML file with the options below")
+    parser.add_function_arguments(verb, as_positional=True)
+    parser.add_argument("--quiet", type=bool, default=False, help="warnings and results only")
+    parser.add_argument("--debug", type=bool, default=False, help="show tracebacks")
+    switches = _options(verb, _is_switch) | {"quiet", "debug"}
+    lists = _options(verb, _is_list)
+    _show_dashes(parser, switches)
+    parsed = parser.parse_args(_normalise(arguments, parser, switches, lists))
+    values = parser.instantiate(parsed)
+    # jsonargparse marks keys that are also method names of its namespace with a zero-width space
+    known = {key.replace("\u200b", ""): value for key, value in vars(values).items()}
+    return {key: known[key] for key in [*inspect.signature(verb).parameters, "quiet"]}
+
+
+def _options(verb: Verb, wanted: Callable[[Any], bool]) -> set[str]:
+    """Names of the options whose type is `wanted`, `a.b` for the field b of a dataclass a."""
+
+    def find(hints: dict[str, Any], prefix: str = "") -> set[str]:
+        found = {prefix + name for name, hint in hints.items() if wanted(hint)}
+        for name, hint in hints.items():
+            if is_dataclass(hint) and isinstance(hint, type):
+                inner = typing.get_type_hints(hint)
+                found |= find({item.name: inner[item.name] for item in fields(hint)}, f"{prefix}{name}.")
+        return found
+
+    return find(typing.get_type_hints(verb))
+
+
+def _is_switch(hint: Any) -> bool:
+    return hint is bool
+
+
+def _is_list(hint: Any) -> bool:
+    return any(typing.get_origin(part) is list for part in (hint, *typing.get_args(hint)))
+
+
+def _show_dashes(parser: Any, switches: set[str]) -> None:
+    """Offer `--num-steps` for `num_steps`, and show a switch without a value."""
+    for action in parser._actions:
+        dashed = [option.replace("_", "-") for option in action.option_strings if option != "--print_config"]
+        if action.dest.replace("\u200b", "") in switches:
+            action.metavar = "[BOOL]"
+        if dashed != action.option_strings and "--print_config" not in action.option_strings:
+            for option in dashed:
+                parser._option_string_actions.setdefault(option, action)
+            action.option_strings = dashed
+
+
+def _normalise(arguments: list[str], parser: Any, switches: set[str], lists: set[str]) -> list[str]:
+    """Bring what people type into the one form that jsonargparse reads.
+
+    `--flag` and `--no-flag` become `--flag=true` and `--flag=false`; `--items a,b` becomes `--items=[a, b]`;
+    underscores and dashes are one spelling.
+    """
+    result: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            return [*result, argument, *rest]
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--"):
+            result.append(argument)
+            continue
+        dest = option[2:].replace("-", "_")
+        dashed = option.replace("_", "-")
+        if dest == "print_config":
+            result.append("--print_config" + equals + value)
+        elif dest in switches and not equals:
+            result.append(f"{dashed}=true")
+        elif dest.removeprefix("no_") in switches and not equals:
+            result.append(f"--{dashed.removeprefix('--no-')}=false")
+        elif dest in lists:
+            value = value if equals else next(rest, "")
+            result.append(f"{dashed}={value if value.startswith('[') or value == 'null' else f'[{value}]'}")
+        else:
+            result.append((dashed if dashed in parser._option_string_actions else option) + equals + value)
+    return result
+
+
+def _readable(message: str) -> str:
+    """Make jsonargparse's message one line that names the option."""
+    import re
+
+    text = " ".join(message.split())
+    text = re.sub(r'Parser key "([^"]+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
+    text = re.sub(r"Expected a (?:typing\.)?Literal\[([^\]]*)\]\.?", r"expected one of \1.", text)
+    text = re.sub(r"Expected a <class '(\w+)'>\.?", r"expected \1.", text)
+    text = re.sub(r"Got value: (.*)$", r"got \1", text)
+    return text.replace("\u200b", "")

@@ -1,0 +1,172 @@
+"""The run folder: `config.yaml`, `metrics.jsonl`, `result.json`, `figures/`, checkpoints; resume or refuse."""
+
+import importlib.metadata
+import logging
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from shared_core.errors import InputError
+from shared_core.files import atomic_path, jsonable, write_json, write_text
+from shared_core.logging import MetricsLog
+
+log = logging.getLogger(__name__)
+RECORDED_VERSIONS = ("torch", "numpy", "transformers", "diffusers", "peft", "accelerate")
+
+
+class RunFolder:
+    """One run's folder, held exclusively while it is open.
+
+    Args:
+        path: made if missing.
+        package: distribution name, e.g. `dndm-sampler`.
+        settings: everything that determines the result, seed included; a second run with equal settings resumes,
+            with other settings it is refused.
+
+    Attributes:
+        resumed: whether an earlier run with the same settings was found here.
+        metrics: the folder's `metrics.jsonl`.
+
+    Raises:
+        InputError: if `path` is a file, holds something else or another run, or a run is writing into it now.
+    """
+
+    def __init__(self, path: str | Path, *, package: str, settings: Mapping[str, Any]) -> None:
+        import filelock
+
+        self.path = Path(path)
+        self.package = package
+        self.settings = jsonable(settings)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {self.path} is a file; give a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"another run is writing into {self.path}; wait for it or give another --out") from None
+        try:
+            self.resumed = self._resume_or_refuse()
+        except BaseException:
+            self.close()
+            raise
+        self.metrics = MetricsLog(self.path / "metrics.jsonl")
+
+    def _resume_or_refuse(self) -> bool:
+        config = self.path / "config.yaml"
+        if not config.exists():
+            # A kill between mkdir and config.yaml leaves the lock and perhaps a part file: that is still empty.
+            others = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
+            if others:
+                raise InputError(f"--out {self.path} is not empty and holds no run (it has {sorted(others)[0]})")
+            self._write_config(config)
+            return False
+        earlier = read_config(config)
+        differences = _differences(earlier.get("settings", {}), self.settings)
+        if earlier.get("package") != self.package:
+            differences.insert(0, f"package was {earlier.get('package')}, is {self.package}")
+        if differences:
+            more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+            raise InputError(
+                f"{self.path} holds another run: {'; '.join(differences[:3])}{more}; give another --out or remove it"
+            )
+        if earlier.get("version") != installed_version(self.package):
+            log.warning("resuming a run begun by %s %s", self.package, earlier.get("version"))
+        return True
+
+    def _write_config(self, path: Path) -> None:
+        import yaml
+
+        config = {
+            "package": self.package,
+            "version": installed_version(self.package),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "settings": self.settings,
+            "versions": {"python": platform.python_version()}
+            | {name: installed_version(name) for name in RECORDED_VERSIONS if installed_version(name)},
+        }
+        write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write `name` inside the folder atomically."""
+        write_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Any | None:
+        """The content of `name`, or None where it is not there yet.
+
+        Raises:
+            InputError: if the file is there and is not JSON.
+        """
+        return read_json(self.path / name) if (self.path / name).exists() else None
+
+    def save_figure(self, name: str, figure: Any) -> str:
+        """Save a matplotlib figure as `figures/NAME.png` and return that relative path."""
+        relative = f"figures/{name}.png"
+        with atomic_path(self.path / relative) as aside:
+            figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
+        return relative
+
+    def close(self) -> None:
+        """Let other runs use the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a `config.yaml` (data only; no tag executes anything).
+
+    Raises:
+        InputError: if it is not YAML or not a mapping.
+    """
+    import yaml
+
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} must hold a mapping of settings, got {type(config).__name__}")
+    return config
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: if it is not JSON (names the file and line).
+    """
+    import json
+
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    keys = sorted({*earlier, *now})
+    return [
+        f"{key} was {earlier.get(key, 'not set')}, is {now.get(key, 'not set')}"
+        for key in keys
+        if earlier.get(key) != now.get(key) or (key in earlier) != (key in now)
+    ]
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, None where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
