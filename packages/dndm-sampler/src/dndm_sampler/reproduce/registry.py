@@ -1,0 +1,54 @@
+"""The set in which the claims register, and what they share."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from shared_core.claims import ClaimSet, Context
+
+from dndm_sampler.sampler import DNDMSampler, SamplerOutput
+
+claims = ClaimSet("dndm-sampler")
+NUM_SEEDS = 3
+SEEDS_NOTE = f"{NUM_SEEDS} sampling seeds; interval: smallest and largest"
+
+
+def timed_samples(
+    context: Context, sampler: DNDMSampler, batch: int, length: int, **inputs: Any
+) -> list[tuple[SamplerOutput, float]]:
+    """One batch and its seconds for each of `NUM_SEEDS` seeds."""
+    found = []
+    for seed in range(NUM_SEEDS):
+        generator = torch.Generator().manual_seed(1000 * context.seed + seed)
+        start = time.perf_counter()
+        out = sampler.sample(batch, length, generator=generator, device=context.device, **inputs)
+        found.append((out, time.perf_counter() - start))
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Mean, and the smallest and largest value."""
+    return statistics.mean(values), (min(values), max(values))
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float], how: Callable[[float, float], float]) -> list[float]:
+    """`how(ours, theirs)` seed by seed."""
+    return [how(a, b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def new_figure(title: str, xlabel: str, ylabel: str, log: str = "") -> tuple[Figure, Any]:
+    """A figure with one set of axes."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    return figure, axes
