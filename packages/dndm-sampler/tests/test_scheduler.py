@@ -12,7 +12,6 @@ from dndm_sampler.schedule import TransitionSchedule
 from dndm_sampler.scheduler import DNDMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 from torch import nn
 
 MASK = 6
@@ -114,7 +113,8 @@ def test_as_many_calls_as_positions_reproduce_the_data_law_of_an_exact_denoiser(
     x, calls, _ = loop(scheduler, exact, torch.full((20000, 3), 2), seeded(0))
     counts = torch.bincount((x * torch.tensor([4, 2, 1])).sum(1), minlength=8)
     assert calls == 3
-    assert chisquare(counts.numpy(), (20000 * law).numpy()).pvalue > 1e-4
+    chi2 = ((counts - 20000 * law) ** 2 / (20000 * law)).sum()
+    assert float(chi2) < 29.9  # quantile 0.9999 of chi-squared with 7 degrees of freedom
 
 
 def test_predetermined_times_follow_the_law_of_the_schedule():
@@ -131,7 +131,7 @@ def test_timesteps_are_on_the_scale_of_the_models_training():
     assert scheduler.timesteps.tolist() == [1000.0 - 20 * step for step in range(50)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     batch=st.integers(1, 4), length=st.integers(1, 12), steps=st.integers(1, 15), fixed=st.floats(0, 1),
     seed=st.integers(0, 2**31), top_k=st.booleans(), times=st.sampled_from(["budget", "predetermined"]),

@@ -330,7 +330,7 @@ class TimestepIndex(_Retimed):
         step = (t * self.num_train_steps).round().clamp(1, self.num_train_steps)
         if self.index == "unit":
             return layer(x, step / self.num_train_steps, **kwargs)
-        return layer(x, step.long() - (self.index == "zero"), **kwargs)
+        return layer(x, step.long() - int(self.index == "zero"), **kwargs)
 
 
 def timestep_index(denoiser: Denoiser, num_train_steps: int, index: TimeIndex = "zero") -> TimestepIndex:
