@@ -111,7 +111,7 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffu
         vocab_size: V of multinomial noise; by default the width of the logits.
         times: `budget` or `predetermined`, see above.
         block_length: positions of a block where `set_timesteps` is not given them.
-        num_inference_steps: S or T until `set_timesteps` is called.
+        num_inference_steps: S until `set_timesteps` is called (budget; predetermined times are drawn there only).
         num_train_timesteps: scale of predetermined `timesteps` and of `add_noise`; time 0 is data.
         version: 1 writes a position once; 2 writes it again at every later step (`editing_transfer_index`).
         top_k: the times say how many positions are written, the scores which.
@@ -279,6 +279,7 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffu
             block = self._block = self._new_block(index, sample, noise, prompt_mask, generator)
         block.given.logits, block.predict.temperature = model_output, temperature
         written, tokens, probs = self._write(block, sample, index - block.first)
+        del block.given.logits  # as large as the vocabulary: not kept until the next step
         first_time = written & block.waiting
         edited = written & ~block.waiting & (tokens != sample)
         block.waiting = block.waiting & ~written
