@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Num
 from shared_core.errors import InputError, RunError
 from torch import Tensor
 
-from dndm_sampler.noise import MultinomialNoise, Noise, inverse_cdf
+from dndm_sampler.noise import MultinomialNoise, Noise, find_token
 from dndm_sampler.randomness import draw
 from dndm_sampler.schedule import TransitionSchedule
 
@@ -91,6 +91,7 @@ class Predictor:
         loo: subtract a token's own evidence from its logit (multinomial noise; see `leave_one_out`).
         forbidden: token ids that are never written.
         model_kwargs: passed on, tensors with one entry a row cut to the rows of the call.
+        one_draw: no position is asked for twice, so that its uniform can be made in advance.
 
     Attributes:
         rows_of_calls: the number of rows of every call made so far.
@@ -107,8 +108,12 @@ class Predictor:
         loo: bool = False,
         forbidden: tuple[int, ...] = (),
         model_kwargs: Mapping[str, Any] | None = None,
+        one_draw: bool = False,
     ) -> None:
         self.denoiser, self.noise, self.model_time, self.keys = denoiser, noise, model_time, keys
+        # asked once: `isinstance` with a protocol costs as much as several tensor operations
+        self.split = denoiser if isinstance(denoiser, SplitDenoiser) else None
+        self._uniforms = draw(keys, 0) if one_draw else None
         self.temperature, self.loo, self.forbidden = temperature, loo, forbidden
         self.model_kwargs = dict(model_kwargs or {})
         self.rows_of_calls: list[int] = []
@@ -133,20 +138,21 @@ class Predictor:
             logits = leave_one_out(logits, x[row, position], self.model_time.alpha(u)[row], self.noise)
         if self.temperature not in (0, 1):
             logits = logits / self.temperature
-        total = logits.logsumexp(-1, keepdim=True)
-        # NaN and +inf spread to the sum, and -inf is a row where no token is left
-        if not bool(total.isfinite().all()):
+        p = logits.softmax(-1)
+        cdf = p.cumsum(-1)
+        # NaN, +inf and a row where no token is left (all -inf) all turn the sum into NaN
+        if bool(cdf[:, -1].isnan().any()):
             raise RunError(
                 f"the denoiser gave NaN, +inf or only -inf logits at call {len(self.rows_of_calls)} "
                 f"(time {float(u[0]):.4g}): no token can be drawn"
             )
-        log_p = logits - total
         if self.temperature == 0:
-            tokens = log_p.argmax(-1)
+            tokens = p.argmax(-1)
+        elif self._uniforms is not None:
+            tokens = find_token(cdf, self._uniforms[row, position])
         else:
-            uniforms = draw(self.keys[row, position], len(self.rows_of_calls))
-            tokens = inverse_cdf(log_p.exp(), uniforms)
-        return Drawn(tokens, log_p.gather(1, tokens[:, None])[:, 0])
+            tokens = find_token(cdf, draw(self.keys[row, position], len(self.rows_of_calls)))
+        return Drawn(tokens, p.gather(1, tokens[:, None])[:, 0].log())
 
     def _logits(
         self,
@@ -159,15 +165,15 @@ class Predictor:
         self.rows_of_calls.append(len(x))
         time = u.to(torch.float32)
         kwargs = {key: self._rows_of(value, len(x)) for key, value in self.model_kwargs.items()}
-        if isinstance(self.denoiser, SplitDenoiser):
-            logits = self.denoiser.head(self.denoiser.hidden(x, time, **kwargs)[row, position])
+        if self.split is not None:
+            logits = self.split.head(self.split.hidden(x, time, **kwargs)[row, position])
         else:
             logits = self.denoiser(x, time, **kwargs)
             self._check_shape(logits, x)
             logits = logits[row, position]
         if self._penalty is None:
             self._penalty = self._forbid(logits)
-        # float64 wherever it exists: see `inverse_cdf`
+        # float64 wherever it exists: see `find_token`
         return logits + self._penalty
 
     def _forbid(self, logits: Float[Tensor, "asked vocab"]) -> Float[Tensor, "vocab"]:

@@ -74,13 +74,21 @@ Noise = AbsorbingNoise | MultinomialNoise
 def inverse_cdf(
     probabilities: Float[Tensor, "*batch vocab"], uniforms: Float[Tensor, "*shape"]
 ) -> Int[Tensor, "*shape"]:
-    """The token whose interval of the distribution function holds the uniform; never one of probability 0.
+    """The token whose interval of the distribution function holds the uniform.
 
-    `probabilities` is one law [vocab] for all uniforms, or one for each: [*shape, vocab]. Keep it in float64: float32
-    sums and Gumbel noise cut the tail of a large vocabulary off and so lower the temperature (arXiv 2409.02908).
+    `probabilities`, which need not sum to 1, is one law [vocab] for all uniforms, or one for each: [*shape, vocab].
     """
     cdf = probabilities.cumsum(-1)
     if cdf.ndim == 1:
         return torch.searchsorted(cdf, (uniforms * cdf[-1]).contiguous(), right=True).clamp(max=len(cdf) - 1)
-    target = (uniforms * cdf[..., -1])[..., None]
-    return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=cdf.shape[-1] - 1)
+    return find_token(cdf, uniforms)
+
+
+def find_token(cdf: Float[Tensor, "*shape vocab"], uniforms: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The first token whose cumulative sum exceeds uniform times total; never one of probability 0.
+
+    Keep the sums in float64: float32 sums and Gumbel noise cut the tail of a large vocabulary off and so lower the
+    temperature (arXiv 2409.02908).
+    """
+    target = uniforms[..., None] * cdf[..., -1:]
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp_(max=cdf.shape[-1] - 1)

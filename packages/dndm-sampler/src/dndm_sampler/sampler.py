@@ -207,6 +207,7 @@ class DNDMSampler:
         predict = Predictor(
             self.denoiser, self.noise, self.model_time, keys, temperature=self.temperature, loo=self.loo,
             forbidden=self.forbidden, model_kwargs=kwargs,
+            one_draw=self.method == "dndm" and self.version == 1 and not self.top_k,
         )  # fmt: skip
         back = order.argsort()
         history: list[tuple[Tensor, Tensor, Tensor]] = []

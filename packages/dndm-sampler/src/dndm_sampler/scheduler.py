@@ -368,6 +368,7 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffu
         predict = Predictor(
             given, noise, ModelTime(self._schedule, None), uniforms.keys(TOKENS, rows, length),
             loo=self._options.token_correction == "loo",
+            one_draw=self._options.version == 1 and not self._options.top_k,
             forbidden=(noise.mask_token_id,) if isinstance(noise, AbsorbingNoise) else (),
         )  # fmt: skip
         return _Block(index, times, turn_of, free, free, given, predict)
