@@ -43,7 +43,7 @@ def test_plan_writes_json_and_csv(cli, tmp_path):
 
 
 def test_plot_schedule_draws_a_figure(cli, tmp_path):
-    code, out, _ = cli("plot-schedule", "--schedules", "linear,beta:5,3,cosine", "--out", tmp_path / "a.png")
+    code, _out, _ = cli("plot-schedule", "--schedules", "linear,beta:5,3,cosine", "--out", tmp_path / "a.png")
     assert code == 0
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -91,9 +91,9 @@ def test_the_same_seed_prints_the_same_text(cli, trained):
 
 
 def test_compare_writes_a_table_and_resumes(cli, trained, tmp_path):
-    arguments = ("compare", "--model", trained["absorbing"], "--samplers", "dndm,dndm_k,ancestral", "--num-steps", "4,8",
-                 "--batch-size", 4, "--length", 16, "--out", tmp_path / "c")  # fmt: skip
-    code, out, _ = cli(*arguments)
+    arguments = ("compare", "--model", trained["absorbing"], "--samplers", "dndm,dndm_k,ancestral",
+                 "--num-steps", "4,8", "--batch-size", 4, "--length", 16, "--out", tmp_path / "c")  # fmt: skip
+    code, _out, _ = cli(*arguments)
     assert code == 0
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").open()))
     assert [(row["sampler"], row["T"]) for row in rows][:2] == [("dndm", "4"), ("dndm", "8")]
@@ -178,7 +178,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(cli, trained, tmp_path, mon
     (tmp_path / "folder").mkdir()
     stand_ins = {"EMPTY": "empty", "OBJECT": "object.json", "BINARY": "binary", "FOLDER": "folder"}
     before = sorted(tmp_path.rglob("*"))
-    code, out, err = cli(*[str(trained["absorbing"]) if a == "TRAINED" else stand_ins.get(a, a) for a in arguments])
+    code, _out, err = cli(*[str(trained["absorbing"]) if a == "TRAINED" else stand_ins.get(a, a) for a in arguments])
     assert code == 2, err
     assert message in err
     assert err.strip().count("\n") == 0, "one line"

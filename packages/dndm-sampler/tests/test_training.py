@@ -56,7 +56,8 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, text_file, m
 def test_a_killed_training_goes_on_with_the_same_command(tmp_path, text_file):
     out = tmp_path / "killed"
     options = ["train", "--text", str(text_file), "--training.width", "16", "--training.num-steps", "400",
-               "--training.checkpoint-every", "10", "--training.batch-size", "4", "--out", str(out), "--device", "cpu"]  # fmt: skip
+               "--training.checkpoint-every", "10", "--training.batch-size", "4",
+               "--out", str(out), "--device", "cpu"]  # fmt: skip
     command = [sys.executable, "-c", "import sys; from dndm_sampler.cli import main; sys.exit(main())", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
