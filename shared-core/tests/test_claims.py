@@ -86,6 +86,8 @@ def test_some_claims_may_be_chosen_and_an_unknown_one_is_refused(tmp_path: Path)
     assert package.calls == ["a", "c"]  # in the paper's order
     with pytest.raises(InputError, match=r"--claims: there is no claim 'x'; claims: a, b, c"):
         package.claims.reproduce(claims=["a", "x"], out=tmp_path / "none")
+    with pytest.raises(InputError, match="seed must be in"):
+        package.claims.reproduce(seed=-1, out=tmp_path / "none")
     with pytest.raises(InputError, match="'cuda:99' is not available"):
         package.claims.reproduce(device="cuda:99", out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
