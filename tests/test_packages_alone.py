@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 def _answer(folder: Path, name: str) -> dict[str, Any]:
     answer = json.loads((folder / f"{name}.json").read_text())
     assert answer["code"] == 0, answer["err"]
-    return answer  # type: ignore[no-any-return]
+    return answer
 
 
 def test_the_version_is_the_projects(package: Any, smoke: Callable[[Any], Path]) -> None:

@@ -21,7 +21,7 @@ def run_folder(package: Any, smoke: Callable[[Any], Path]) -> Path:
 
 @pytest.fixture
 def result(run_folder: Path) -> dict[str, Any]:
-    return json.loads((run_folder / "result.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads((run_folder / "result.json").read_text(encoding="utf-8"))
 
 
 def test_result_json_has_every_field(package: Any, result: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def trained(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]
         code = call("train", *arguments)
         captured = capsys.readouterr()
         assert code == 0, captured.err
-        return json.loads(captured.out)  # type: ignore[no-any-return]
+        return json.loads(captured.out)
 
     return go
 

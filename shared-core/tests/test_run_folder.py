@@ -172,8 +172,10 @@ def test_one_of_several_that_begin_at_once_gets_the_folder(tmp_path: Path) -> No
             refusals.append(str(refusal))
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(winners) == 1
     assert all("another run is writing into" in refusal for refusal in refusals)
     winners[0].close()
