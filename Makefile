@@ -18,7 +18,7 @@ help:  ## list the targets
 
 .tools/uv/bin/uv:
 	@python3 -m venv .tools/uv || { echo "python3 -m venv failed: install python3-venv, or uv itself" >&2; exit 1; }
-	@.tools/uv/bin/pip install --quiet uv
+	@.tools/uv/bin/pip install --quiet --disable-pip-version-check uv
 
 # uv compares .venv with uv.lock and every member in a tenth of a second: no stamp file knows better. Inexact, because
 # the peers that `make bench` installed may stay.
@@ -60,8 +60,8 @@ format: setup  ## let ruff mend what it can
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-typecheck: setup  ## mypy over every member
-	$(RUN) mypy shared-core/src $(foreach package,$(PACKAGES),packages/$(package)/src)
+typecheck: setup  ## mypy over every member, the core's tests and the contract tests
+	$(RUN) mypy shared-core/src shared-core/tests tests $(foreach package,$(PACKAGES),packages/$(package)/src)
 
 build: setup  ## a wheel and an sdist of every member in dist/
 	rm -rf dist
