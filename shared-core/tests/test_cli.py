@@ -385,8 +385,12 @@ sys.exit(run("shared-core", [shout, wait]))
 """
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["shout"], ["shout", "--help"], ["--help"], ["--version"]])
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_reader_that_has_enough_is_no_error(
+    tmp_path: Path, arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = [sys.executable, "-c", SCRIPT, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         assert process.stdout is not None
@@ -397,8 +401,12 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, arguments: list[st
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["shout"], ["shout", "--lines", "1"], ["--help"], ["--version"]])
-def test_a_full_disk_below_stdout_is_one_line(arguments: list[str]) -> None:
+def test_a_full_disk_below_stdout_is_one_line(
+    arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         command = [sys.executable, "-c", SCRIPT, *arguments]
         failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -67,20 +67,30 @@ def _run_verb(prog: str, verb: Verb, arguments: list[str]) -> int | None:
 def _guarded(prog: str, work: Callable[[], int | None], debug: bool = False) -> int:
     """The exit code of `work`, and one line on stderr for what went wrong."""
     try:
-        code = work() or DONE
+        try:
+            code = work() or DONE
+        except SystemExit as stop:  # --help, --print_config
+            code = _complain(stop.code, FAILED) if isinstance(stop.code, str) else stop.code or DONE
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # --help, --print_config
-        return _complain(stop.code, FAILED) if isinstance(stop.code, str) else stop.code or DONE
     except KeyboardInterrupt:
         return _complain(f"{prog}: interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
     except BrokenPipeError:  # `NAME VERB | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten_output()
         return DONE
     except Exception as error:
         if debug:
             traceback.print_exc()
+        _drop_unwritten_output()
         return _complain(f"{prog}: {_one_line(error)}", BAD_INPUT if _is_bad_input(error) else FAILED)
+
+
+def _drop_unwritten_output() -> None:
+    """Where stdout takes no more (closed pipe, full disk) keep the interpreter from failing once more at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_bad_input(error: Exception) -> bool:
