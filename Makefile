@@ -1,12 +1,13 @@
 # The front door: `make help` lists the targets. uv is fetched into .tools/ where it is missing.
 SHELL := /bin/bash
-PACKAGES := $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml)))
+PACKAGES := $(sort $(notdir $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))))
 PKGS = $(or $(PKG),$(PACKAGES))
-UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.tools/uv/bin/uv)
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 RUN := $(UV) run --frozen --no-sync
+# Container images often set this; without bytecode every `import torch` costs seconds more.
+unexport PYTHONDONTWRITEBYTECODE
 # One torch thread a worker: two workers on two cores, no fight over them.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -n $(or $(JOBS),2) --dist worksteal -q
-STAMP := .venv/.synced
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce bench test-all test lint format typecheck build clean
@@ -15,15 +16,14 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  packages: $(PACKAGES)"
 
-$(CURDIR)/.tools/uv/bin/uv:
+.tools/uv/bin/uv:
 	@python3 -m venv .tools/uv || { echo "python3 -m venv failed: install python3-venv, or uv itself" >&2; exit 1; }
-	@.tools/uv/bin/pip install --quiet uv
+	@.tools/uv/bin/pip install --quiet --disable-pip-version-check uv
 
-$(STAMP): $(filter %/.tools/uv/bin/uv,$(UV)) pyproject.toml uv.lock $(wildcard shared-core/pyproject.toml packages/*/pyproject.toml)
-	$(UV) sync --frozen --all-packages --group dev
-	@touch $@
-
-setup: $(STAMP)  ## make .venv with every package and the development tools
+# uv compares .venv with uv.lock and every member in a tenth of a second: no stamp file knows better. Inexact, because
+# the peers that `make bench` installed may stay.
+setup: $(filter .tools/uv/bin/uv,$(UV))  ## make .venv with every package and the development tools
+	@$(UV) sync --frozen --all-packages --group dev --inexact
 
 demo: setup  ## every package at smoke scale (seconds each), then report/index.html
 	@$(MAKE) --no-print-directory _reproduce SCALE=smoke
@@ -38,7 +38,7 @@ _reproduce:
 	  $(if $(RESUME),,rm -rf $$out;) \
 	  echo "== $$package reproduce --scale $(SCALE)"; \
 	  $(RUN) $$package reproduce --scale $(SCALE) --out $$out; \
-	  code=$$?; if [ $$code -gt 1 ] || [ ! -f $$out/result.json ]; then exit $$code; fi; \
+	  code=$$?; if [ $$code -gt 1 ] || [ ! -f $$out/result.json ]; then exit $$(( code ? code : 1 )); fi; \
 	done
 	@$(RUN) python -m shared_core.report $(foreach package,$(PKGS),report/runs/$(SCALE)/$(package)) --out report/index.html
 
@@ -60,8 +60,8 @@ format: setup  ## let ruff mend what it can
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-typecheck: setup  ## mypy over every member
-	$(RUN) mypy shared-core/src $(foreach package,$(PACKAGES),packages/$(package)/src)
+typecheck: setup  ## mypy over every member, the core's tests and the contract tests
+	$(RUN) mypy shared-core/src shared-core/tests tests $(foreach package,$(PACKAGES),packages/$(package)/src)
 
 build: setup  ## a wheel and an sdist of every member in dist/
 	rm -rf dist

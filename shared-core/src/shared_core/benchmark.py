@@ -126,10 +126,12 @@ def print_results(results: list[dict[str, Any]]) -> None:
 
 
 def _run_file(file: str, out: str) -> None:
-    import runpy
+    import importlib
 
     sys.path.insert(0, str(Path(file).parent))
-    write_json(out, [asdict(row) for row in runpy.run_path(file)["run"]()])
+    # imported, not only executed: worker processes find its classes and functions by the module's name
+    module = importlib.import_module(Path(file).stem)
+    write_json(out, [asdict(row) for row in module.run()])
 
 
 def _run_package(package: Path) -> list[dict[str, Any]]:

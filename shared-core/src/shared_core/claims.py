@@ -135,11 +135,12 @@ class ClaimSet:
             0 if no claim failed, 1 if one is not reproduced.
 
         Raises:
-            InputError: for an unknown id, device, or a folder that holds another run.
+            InputError: for an unknown id or device, a seed out of range, or a folder that holds another run.
         """
-        from shared_core.device import describe_device, resolve_device
+        from shared_core.device import check_seed, describe_device, resolve_device
 
         chosen = self._choose(claims)
+        check_seed(seed)
         resolved = resolve_device(device)
         ids = [claim.id for claim in chosen]
         settings = {"verb": "reproduce", "scale": scale, "seed": seed, "device": resolved.type, "claims": ids}

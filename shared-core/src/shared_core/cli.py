@@ -4,13 +4,18 @@
 parser is made by jsonargparse from its signature and docstring.
 """
 
+import errno
 import inspect
+import json
 import logging
 import os
+import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from shared_core.errors import InputError, RunError
@@ -34,45 +39,64 @@ def run(name: str, verbs: Sequence[Verb], argv: Sequence[str] | None = None, sum
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     table = {_verb_name(verb): verb for verb in verbs}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview(name, table, summary))
-        return DONE if arguments else BAD_INPUT
-    if arguments[0] == "--version":
-        import importlib.metadata
-
-        print(name, importlib.metadata.version(name))
-        return DONE
-    if arguments[0] not in table:
-        return _complain(f"{name}: there is no verb {arguments[0]!r}; verbs: {', '.join(table)}")
-    return _run_verb(f"{name} {arguments[0]}", table[arguments[0]], arguments[1:])
+    first, *rest = arguments or [""]
+    if first in table:
+        prog = f"{name} {first}"
+        return _guarded(prog, lambda: _run_verb(prog, table[first], rest), debug="--debug" in rest)
+    if first in ("", "-h", "--help"):
+        return _guarded(name, lambda: print(_overview(name, table, summary))) or (DONE if arguments else BAD_INPUT)
+    if first == "--version":
+        return _guarded(name, lambda: _print_version(name))
+    return _complain(f"{name}: there is no verb {first!r}; verbs: {', '.join(table)}")
 
 
-def _run_verb(prog: str, verb: Verb, arguments: list[str]) -> int:
-    debug = "--debug" in arguments
+def _print_version(name: str) -> None:
+    import importlib.metadata
+
+    print(name, importlib.metadata.version(name))
+
+
+def _run_verb(prog: str, verb: Verb, arguments: list[str]) -> int | None:
+    values = _parse(prog, verb, arguments)
+    from shared_core.logging import configure
+
+    configure(quiet=values.pop("quiet"))
+    return verb(**values)
+
+
+def _guarded(prog: str, work: Callable[[], int | None], debug: bool = False) -> int:
+    """The exit code of `work`, and one line on stderr for what went wrong."""
     try:
-        values = _parse(prog, verb, arguments)
-        from shared_core.logging import configure
-
-        configure(quiet=values.pop("quiet"))
-        code = verb(**values) or DONE
+        try:
+            code = work() or DONE
+        except SystemExit as stop:  # --help, --print_config
+            code = _complain(stop.code, FAILED) if isinstance(stop.code, str) else stop.code or DONE
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # --help, --print_config
-        return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
         return _complain(f"{prog}: interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
     except BrokenPipeError:  # `NAME VERB | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten_output()
         return DONE
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
+        _drop_unwritten_output()
         return _complain(f"{prog}: {_one_line(error)}", BAD_INPUT if _is_bad_input(error) else FAILED)
+
+
+def _drop_unwritten_output() -> None:
+    """Where stdout takes no more (closed pipe, full disk) keep the interpreter from failing once more at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_bad_input(error: Exception) -> bool:
     about_a_path = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, FileExistsError)
-    return isinstance(error, (InputError, *about_a_path))
+    wrong_path = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+    return wrong_path or isinstance(error, (InputError, *about_a_path))
 
 
 def _one_line(error: Exception) -> str:
@@ -113,21 +137,33 @@ def _overview(name: str, table: dict[str, Verb], summary: str) -> str:
 def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     import jsonargparse
 
+    from shared_core.run_folder import read_config
+
+    configs: list[str] = []
+
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise InputError(f"{_readable(message)} (see {prog} --help)") from ex
+            text = _readable(message)
+            source = f"{configs[-1]}: " if configs and "--" not in text else ""  # no option named: it is in the file
+            raise InputError(f"{source}{text} (see {prog} --help)") from ex
 
     logging.getLogger("jsonargparse").setLevel(logging.ERROR)
-    # A configuration is data: it must never name a class to import.
     parser = Parser(prog=prog, description=(inspect.getdoc(verb) or "").partition("\n")[0])
     parser.add_argument("--config", action="config", help="YAML file with the options below")
     parser.add_function_arguments(verb, as_positional=True)
     parser.add_argument("--quiet", type=bool, default=False, help="warnings and results only")
     parser.add_argument("--debug", type=bool, default=False, help="show tracebacks")
     switches = _options(verb, _is_switch) | {"quiet", "debug"}
-    lists = _options(verb, _is_list)
     _show_dashes(parser, switches)
-    parsed = parser.parse_args(_normalise(arguments, parser, switches, lists))
+    # argparse takes the -1e-3 of `--lr -1e-3` for an option
+    parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$", re.IGNORECASE)
+    normal = _normalise(arguments, parser, switches, _options(verb, _is_list), _options(verb, _is_text_list))
+    for option, value in pairwise([*normal, ""]):
+        name, equals, given = option.partition("=")
+        if name == "--config":
+            configs.append(given if equals else value)
+            read_config(configs[-1])  # its errors name the file
+    parsed = parser.parse_args(normal)
     values = parser.instantiate(parsed)
     # jsonargparse marks keys that are also method names of its namespace with a zero-width space
     known = {key.replace("\u200b", ""): value for key, value in vars(values).items()}
@@ -156,6 +192,10 @@ def _is_list(hint: Any) -> bool:
     return any(typing.get_origin(part) is list for part in (hint, *typing.get_args(hint)))
 
 
+def _is_text_list(hint: Any) -> bool:
+    return any(part == list[str] for part in (hint, *typing.get_args(hint)))
+
+
 def _show_dashes(parser: Any, switches: set[str]) -> None:
     """Offer `--num-steps` for `num_steps`, and show a switch without a value."""
     for action in parser._actions:
@@ -168,11 +208,13 @@ def _show_dashes(parser: Any, switches: set[str]) -> None:
             action.option_strings = dashed
 
 
-def _normalise(arguments: list[str], parser: Any, switches: set[str], lists: set[str]) -> list[str]:
+def _normalise(
+    arguments: list[str], parser: Any, switches: set[str], lists: set[str], text_lists: set[str]
+) -> list[str]:
     """Bring what people type into the one form that jsonargparse reads.
 
-    `--flag` and `--no-flag` become `--flag=true` and `--flag=false`; `--items a,b` becomes `--items=[a, b]`;
-    underscores and dashes are one spelling.
+    `--flag` and `--no-flag` become `--flag=true` and `--flag=false`; `--items a,b` becomes `--items=["a", "b"]`,
+    `--sizes 1,2` becomes `--sizes=[1,2]`; underscores and dashes are one spelling.
     """
     result: list[str] = []
     rest = iter(arguments)
@@ -192,8 +234,13 @@ def _normalise(arguments: list[str], parser: Any, switches: set[str], lists: set
         elif dest.removeprefix("no_") in switches and not equals:
             result.append(f"--{dashed.removeprefix('--no-')}=false")
         elif dest in lists:
-            value = value if equals else next(rest, "")
-            result.append(f"{dashed}={value if value.startswith('[') or value == 'null' else f'[{value}]'}")
+            value = value if equals else next(rest, "--")
+            if value.startswith("--"):
+                raise InputError(f"{dashed}: expected values separated by commas")
+            if not value.startswith("[") and value != "null":
+                # quoted where text is wanted: YAML would read `no` and `1` as other things
+                value = json.dumps([item.strip() for item in value.split(",")]) if dest in text_lists else f"[{value}]"
+            result.append(f"{dashed}={value}")
         else:
             result.append((dashed if dashed in parser._option_string_actions else option) + equals + value)
     return result
@@ -201,8 +248,6 @@ def _normalise(arguments: list[str], parser: Any, switches: set[str], lists: set
 
 def _readable(message: str) -> str:
     """Make jsonargparse's message one line that names the option."""
-    import re
-
     text = " ".join(message.split())
     text = re.sub(r'Parser key "([^"]+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
     text = re.sub(r"Expected a (?:typing\.)?Literal\[([^\]]*)\]\.?", r"expected one of \1.", text)

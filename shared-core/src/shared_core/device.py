@@ -60,6 +60,16 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy could not take, before any work is done.
+
+    Raises:
+        InputError: unless 0 <= seed < 2**32.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be in 0..2**32-1, got {seed}")
+
+
 def seed_everything(seed: int, device: str | torch.device = "cpu", deterministic: bool = False) -> torch.Generator:
     """Seed python, numpy and torch, and return a generator on `device` for the caller's own draws.
 
@@ -74,8 +84,7 @@ def seed_everything(seed: int, device: str | torch.device = "cpu", deterministic
     import numpy as np
     import torch
 
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be in 0..2**32-1, got {seed}")
+    check_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the global generator are seeded too
     torch.manual_seed(seed)

@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import dataclasses
+import errno
 import json
 import math
 import os
@@ -21,18 +23,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    with naming(target):
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
     os.close(handle)
     aside = Path(name)
     try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes private files; a result should be as readable as any file the user writes.
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(target)
+        with naming(target):
+            yield aside
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            # mkstemp makes private files; a result should be as readable as any file the user writes.
+            aside.chmod(0o666 & ~_umask())
+            aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an `OSError` that names no file (a full disk) or only the part file name `path`, which the user knows."""
+    try:
+        yield
+    except OSError as error:
+        nameless = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        if not nameless and not str(error.filename).endswith(".part"):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _umask() -> int:
@@ -53,10 +69,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Turn numpy and torch scalars and arrays, paths, tuples and non-finite floats into what JSON can hold."""
+    """Turn numpy and torch values, dataclasses, paths, sets and non-finite floats into what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)  # the same order in every process
+    if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
     if isinstance(value, bool | int | str) or value is None:
         return value

@@ -6,13 +6,14 @@ rich on a terminal, plain lines in a pipe or a log file. Messages and progress g
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared_core.files import jsonable, write_text
+from shared_core.files import jsonable, naming, write_text
 
 T = TypeVar("T")
 _quiet = False
@@ -26,13 +27,20 @@ def configure(quiet: bool = False) -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    handler = _console_handler() if sys.stderr.isatty() else logging.StreamHandler(sys.stderr)
-    if not sys.stderr.isatty():
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(handler)
+    root.addHandler(_console_handler() if sys.stderr.isatty() else _PlainHandler())
     root.setLevel(logging.WARNING if quiet else logging.INFO)
     for chatty in ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "fsspec", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _PlainHandler(logging.Handler):
+    """Plain lines to what `sys.stderr` is at that moment: it may be redirected, and closed, after `configure`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
 
 
 def _console_handler() -> logging.Handler:
@@ -83,11 +91,15 @@ class MetricsLog:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._whole = False
 
     def write(self, step: int, **values: Any) -> None:
         """Append `{"step": step, **values}`."""
         line = json.dumps(jsonable({"step": step, **values}), ensure_ascii=False, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        if not self._whole and self.path.exists():
+            self.rewind()  # a line cut short by a kill must not swallow this one
+        self._whole = True
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def read(self) -> list[dict[str, Any]]:
@@ -95,14 +107,15 @@ class MetricsLog:
         if not self.path.exists():
             return []
         rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        # split("\n"), not splitlines(): a value may hold other line separators
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
         return rows
 
-    def rewind(self, step: int) -> None:
-        """Drop every line with a step beyond `step`."""
+    def rewind(self, step: float = math.inf) -> None:
+        """Drop every line with a step beyond `step`, and one that a kill cut short."""
         rows = [row for row in self.read() if row["step"] <= step]
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

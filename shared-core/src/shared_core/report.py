@@ -16,6 +16,8 @@ from shared_core.errors import InputError
 from shared_core.files import write_text
 from shared_core.run_folder import read_config, read_json
 
+RESULT_FIELDS = {"package", "version", "scale", "seed", "device", "seconds", "claims"}
+CLAIM_FIELDS = {"id", "statement", "where", "quantity", "expected", "measured", "uncertainty", "verdict", "note"}
 VERDICTS = ("reproduced", "not reproduced", "not at this scale")
 
 
@@ -25,6 +27,8 @@ def build_report(folders: Sequence[str | Path], out: str | Path = "report/index.
     Raises:
         InputError: if a folder holds no `result.json`, or one that is not a reproduction's.
     """
+    if not folders:
+        raise InputError("runs: no run folder given, so there is nothing to report")
     import jinja2
 
     environment = jinja2.Environment(
@@ -43,8 +47,12 @@ def _load(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{folder} holds no result.json: its reproduction did not finish")
     result = read_json(path)
-    if not isinstance(result, dict) or not {"package", "claims"} <= set(result):
+    if not isinstance(result, dict) or RESULT_FIELDS - set(result) or not isinstance(result["claims"], list):
         raise InputError(f"{path} is not the result of a reproduction")
+    for row in result["claims"]:
+        missing = CLAIM_FIELDS - set(row)
+        if missing:
+            raise InputError(f"{path}: claim {row.get('id', '?')} has no {sorted(missing)[0]}")
     config = folder / "config.yaml"
     result["command"] = read_config(config).get("command", "") if config.exists() else ""
     result["counts"] = {verdict: sum(row["verdict"] == verdict for row in result["claims"]) for verdict in VERDICTS}

@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,13 +37,16 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, package: str, settings: Mapping[str, Any]) -> None:
         import filelock
+        import yaml
 
         self.path = Path(path)
         self.package = package
-        self.settings = jsonable(settings)
+        # through YAML and back, as an earlier run's come: a few odd characters do not survive it
+        self.settings = yaml.safe_load(_to_yaml(jsonable(settings)))
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {self.path} is a file; give a folder")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse_foreign()  # before the lock: a folder that is not ours stays as it was
         self._lock = filelock.FileLock(self.path / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -55,17 +59,21 @@ class RunFolder:
             raise
         self.metrics = MetricsLog(self.path / "metrics.jsonl")
 
+    def _refuse_foreign(self) -> None:
+        # A kill between mkdir and config.yaml leaves the lock and perhaps a part file: that is still empty.
+        others = sorted(item.name for item in self.path.iterdir() if not item.name.startswith("."))
+        if others and not (self.path / "config.yaml").exists():
+            raise InputError(f"--out {self.path} is not empty and holds no run (it has {others[0]})")
+
     def _resume_or_refuse(self) -> bool:
         config = self.path / "config.yaml"
         if not config.exists():
-            # A kill between mkdir and config.yaml leaves the lock and perhaps a part file: that is still empty.
-            others = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
-            if others:
-                raise InputError(f"--out {self.path} is not empty and holds no run (it has {sorted(others)[0]})")
             self._write_config(config)
             return False
         earlier = read_config(config)
-        differences = _differences(earlier.get("settings", {}), self.settings)
+        if not isinstance(earlier.get("settings"), dict):
+            raise InputError(f"{config} is not the configuration of a run: it has no settings")
+        differences = _differences(earlier["settings"], self.settings)
         if earlier.get("package") != self.package:
             differences.insert(0, f"package was {earlier.get('package')}, is {self.package}")
         if differences:
@@ -78,17 +86,15 @@ class RunFolder:
         return True
 
     def _write_config(self, path: Path) -> None:
-        import yaml
-
         config = {
             "package": self.package,
             "version": installed_version(self.package),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "settings": self.settings,
             "versions": {"python": platform.python_version()}
             | {name: installed_version(name) for name in RECORDED_VERSIONS if installed_version(name)},
         }
-        write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(path, _to_yaml(config))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `name` inside the folder atomically."""
@@ -122,6 +128,12 @@ class RunFolder:
         self.close()
 
 
+def _to_yaml(value: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read a `config.yaml` (data only; no tag executes anything).
 
@@ -132,6 +144,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}, line {line}: not YAML ({error.problem})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
