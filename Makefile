@@ -40,7 +40,7 @@ _reproduce:
 	  $(RUN) $$package reproduce --scale $(SCALE) --out $$out; \
 	  code=$$?; if [ $$code -gt 1 ] || [ ! -f $$out/result.json ]; then exit $$(( code ? code : 1 )); fi; \
 	done
-	@$(RUN) python -m shared_core.report $(foreach package,$(PKGS),report/runs/$(SCALE)/$(package)) --out report/index.html
+	@$(RUN) python -m shared_core.report $$(dirname report/runs/$(SCALE)/*/result.json) --out report/index.html
 
 bench: setup  ## ours beside the peers, ratios with their spread; PKG=NAME for one
 	@$(UV) sync --frozen --all-packages --all-groups --quiet

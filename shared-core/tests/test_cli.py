@@ -38,7 +38,7 @@ def train(
     rates: list[float] | None = None,
     compile: bool = True,
     noise: Literal["absorbing", "multinomial"] = "absorbing",
-    optimiser: Optimiser = Optimiser(),  # noqa: B008 - as the packages write it
+    optimiser: Optimiser = Optimiser(),
     items: str | None = None,
 ) -> None:
     """Train a model.
@@ -462,7 +462,7 @@ class Outer:
 
 
 def test_a_dataclass_in_a_dataclass(capsys: pytest.CaptureFixture[str]) -> None:
-    def show(outer: Outer = Outer()) -> None:  # noqa: B008 - as the packages write it
+    def show(outer: Outer = Outer()) -> None:
         """Show.
 
         Args:

@@ -55,8 +55,8 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, text_file, m
 
 def test_a_killed_training_goes_on_with_the_same_command(tmp_path, text_file):
     out = tmp_path / "killed"
-    options = ["train", "--text", str(text_file), "--training.width", "16", "--training.num-steps", "400",
-               "--training.checkpoint-every", "10", "--training.batch-size", "4",
+    options = ["train", "--text", str(text_file), "--training.width", "16", "--training.num-steps", "120",
+               "--training.checkpoint-every", "5", "--training.batch-size", "4",
                "--out", str(out), "--device", "cpu"]  # fmt: skip
     command = [sys.executable, "-c", "import sys; from dndm_sampler.cli import main; sys.exit(main())", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -68,8 +68,8 @@ def test_a_killed_training_goes_on_with_the_same_command(tmp_path, text_file):
     assert not (out / "model.safetensors").exists(), "the kill came too late to test anything"
     assert subprocess.run(command, capture_output=True).returncode == 0
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(10, 401, 10))
-    config = TrainConfig(num_steps=400, width=16, checkpoint_every=10, batch_size=4)
+    assert steps == list(range(5, 121, 5))
+    config = TrainConfig(num_steps=120, width=16, checkpoint_every=5, batch_size=4)
     train_text(tmp_path / "whole", text_file, config, 0, CPU)
     whole, killed = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", out))
     assert all(torch.equal(whole[key], killed[key]) for key in whole)

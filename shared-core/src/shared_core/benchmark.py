@@ -121,8 +121,9 @@ def print_results(results: list[dict[str, Any]]) -> None:
         cells = [row["id"], row["question"], row["peer"], row["unit"], f"{row['ours']:.4g}", f"{row['theirs']:.4g}"]
         cells += [f"{row['ratio']:.2f}x", f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}", str(row["same_result"])]
         table.add_row(*map(Text, cells))
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 160)
+    # outside a terminal nothing says how wide a line may be, and people read it in logs and with grep
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
 
 
 def _run_file(file: str, out: str) -> None:

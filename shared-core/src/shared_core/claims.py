@@ -1,6 +1,7 @@
 """A paper's claims as data: what is said, where, what would confirm it, what was measured, the verdict."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -213,9 +214,9 @@ def print_claims(result: dict[str, Any]) -> None:
         interval = "exact" if row["uncertainty"] is None else "{} .. {}".format(*map(format_value, row["uncertainty"]))
         cells = [row["id"], row["quantity"], row["expected"], format_value(row["measured"]), interval]
         table.add_row(*map(Text, cells), Text(row["verdict"], style=colours[row["verdict"]]))
-    console = Console()
-    # Outside a terminal the table must not be cut to 80 columns: it is read by people in logs and by grep.
-    console.print(table, width=None if console.is_terminal else 160)
+    # outside a terminal nothing says how wide a line may be, and people read it in logs and with grep
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
     for row in result["claims"]:
         if row["verdict"] != "reproduced" and row["note"]:
             console.print(Text(f"{row['id']}: {row['note']}"))

@@ -93,7 +93,7 @@ def compare_samplers(
 
 
 def _subject(model: str | None, length: int, device: torch.device) -> Subject:
-    ids = corpus.load_corpus(None, length)
+    ids = corpus.load_corpus(None, length, 500_000)
     if model is None:
         chain = MarkovChainDenoiser.fit(ids, 27, "absorbing").to(device)
         return Subject(chain, {"noise": "absorbing", "mask_token_id": corpus.MASK_ID}, "linear",
