@@ -7,13 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dndm_sampler.adapters import (
-        from_diffusion_gemma,
-        from_hf_masked_lm,
-        from_mdlm,
-        scalar_time,
-        timestep_index,
-    )
+    from dndm_sampler.adapters import from_diffusion_gemma, from_hf_masked_lm, from_mdlm
     from dndm_sampler.algorithms import dndm, dndm_refresh, dndm_topk, dndm_topk_remask
     from dndm_sampler.baselines import ancestral_absorbing, ancestral_multinomial, rdm, thinned_ancestral
     from dndm_sampler.denoising import SplitDenoiser, leave_one_out
@@ -24,11 +18,12 @@ if TYPE_CHECKING:
     from dndm_sampler.sampler import DNDMSampler, SamplerOutput
     from dndm_sampler.schedule import TransitionSchedule
     from dndm_sampler.scheduler import DNDMScheduler, DNDMSchedulerOutput
+    from dndm_sampler.time_adapters import scalar_time, timestep_index
     from dndm_sampler.training import load_model, train_text, train_translation
     from dndm_sampler.transition_times import transition_times
 
 _HOME = {
-    "adapters": ("from_diffusion_gemma", "from_hf_masked_lm", "from_mdlm", "scalar_time", "timestep_index"),
+    "adapters": ("from_diffusion_gemma", "from_hf_masked_lm", "from_mdlm"),
     "algorithms": ("dndm", "dndm_refresh", "dndm_topk", "dndm_topk_remask"),
     "baselines": ("ancestral_absorbing", "ancestral_multinomial", "rdm", "thinned_ancestral"),
     "denoising": ("SplitDenoiser", "leave_one_out"),
@@ -39,6 +34,7 @@ _HOME = {
     "sampler": ("DNDMSampler", "SamplerOutput"),
     "schedule": ("TransitionSchedule",),
     "scheduler": ("DNDMScheduler", "DNDMSchedulerOutput"),
+    "time_adapters": ("scalar_time", "timestep_index"),
     "training": ("load_model", "train_text", "train_translation"),
     "transition_times": ("transition_times",),
 }

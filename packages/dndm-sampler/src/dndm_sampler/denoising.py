@@ -1,7 +1,7 @@
 """One network call: logits only where they are needed, checked, corrected, drawn, and counted."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -16,7 +16,6 @@ TimeMap = Literal["index", "matched"]
 Denoiser = Callable[..., Tensor]
 
 
-@runtime_checkable
 class SplitDenoiser(Protocol):
     """A denoiser whose output layer can be applied to chosen positions alone.
 
@@ -30,6 +29,17 @@ class SplitDenoiser(Protocol):
     def head(self, hidden: Float[Tensor, "selected width"]) -> Float[Tensor, "selected vocab"]:
         """Logits of chosen positions."""
         ...
+
+
+def as_split(denoiser: Any) -> SplitDenoiser | None:
+    """The denoiser as a `SplitDenoiser`, or None where it is not one.
+
+    A module's layers that happen to be named `hidden` and `head` do not count: the two must be methods or functions.
+    """
+    parts = [getattr(denoiser, name, None) for name in ("hidden", "head")]
+    if all(callable(part) and not isinstance(part, torch.nn.Module) for part in parts):
+        return cast(SplitDenoiser, denoiser)
+    return None
 
 
 class Drawn(NamedTuple):
@@ -111,8 +121,7 @@ class Predictor:
         one_draw: bool = False,
     ) -> None:
         self.denoiser, self.noise, self.model_time, self.keys = denoiser, noise, model_time, keys
-        # asked once: `isinstance` with a protocol costs as much as several tensor operations
-        self.split = denoiser if isinstance(denoiser, SplitDenoiser) else None
+        self.split = as_split(denoiser)
         self._uniforms = draw(keys, 0) if one_draw else None
         self.temperature, self.loo, self.forbidden = temperature, loo, forbidden
         self.model_kwargs = dict(model_kwargs or {})
