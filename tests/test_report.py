@@ -26,5 +26,6 @@ def test_the_report_shows_every_claim_of_every_package_and_fetches_nothing(
     assert len(re.findall(r'<img src="data:image/png;base64,iVBOR', page)) == figures
     assert not re.findall(r"<(?:script|link|iframe|object|embed)|(?:src|href)=\"(?!data:|#)|url\(|@import", page)
     assert page.isascii() or '<meta charset="utf-8">' in page
-    assert "NaN" not in page
+    # three letters are bound to occur in a megabyte of base64, so the pictures are taken out first
+    assert "NaN" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)
     assert "Undefined" not in page

@@ -211,7 +211,9 @@ def _as_nobody(code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run where root's power to write anywhere is gone."""
     drop = "import os\nif os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     imports = "import errno, filelock, yaml, tempfile, filelock._unix\nfrom shared_core.run_folder import RunFolder\n"
+    # one parse before the drop: what jsonargparse imports on first use may lie where nobody cannot read
     imports += "from shared_core.cli import run\nimport jsonargparse, shared_core.logging\n"
+    imports += "def first(out: str) -> None: ...\nassert run('shared-core', [first], ['first', 'x']) == 0\n"
     return subprocess.run([sys.executable, "-c", imports + drop + code], cwd=cwd, capture_output=True, text=True)
 
 
