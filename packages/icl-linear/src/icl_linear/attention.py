@@ -117,6 +117,8 @@ class ICLTransformer(nn.Module):
             embd_pdrop=0.0,
             attn_pdrop=0.0,
             use_cache=False,
+            bos_token_id=None,
+            eos_token_id=None,
         )
         self.read_in, self.backbone, self.read_out = nn.Linear(d, width), GPT2Model(config), nn.Linear(width, 1)
         self.backbone.wte.weight.requires_grad_(False)  # the embeddings are given; a frozen table needs no gradient

@@ -1,5 +1,6 @@
 """The command `icl-linear`: verbs to public functions."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from shared_core.cli import run
@@ -352,5 +353,5 @@ def reproduce(
 
 def main() -> int:
     """Entry point of the console script."""
-    verbs = [risk, curve, bound, plan, train, compare, estimate, reproduce]
+    verbs: list[Callable[..., int | None]] = [risk, curve, bound, plan, train, compare, estimate, reproduce]
     return run("icl-linear", verbs, summary="How many pretraining tasks linear attention needs, in closed form.")

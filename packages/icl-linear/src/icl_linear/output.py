@@ -69,10 +69,11 @@ def print_table(result: Mapping[str, Any], title: str) -> None:
     from rich.text import Text
 
     console = Console()
-    width = None if console.is_terminal else 160
+    if not console.is_terminal:
+        console = Console(width=160)  # a table in a pipe must not be folded to 80 columns
     for key, value in result.items():
         if key not in ("rows", "notes"):
-            console.print(Text(f"{key.replace('_', ' ')}: {_shown(value)}"), width=width)
+            console.print(Text(f"{key.replace('_', ' ')}: {_shown(value)}"))
     rows: Sequence[Mapping[str, Any]] = result["rows"]
     if rows:
         table = Table(title=title)
@@ -80,9 +81,9 @@ def print_table(result: Mapping[str, Any], title: str) -> None:
             table.add_column(column.replace("_", " "), justify="left" if isinstance(rows[0][column], str) else "right")
         for row in rows:
             table.add_row(*(Text(_shown(value)) for value in row.values()))
-        console.print(table, width=width)
+        console.print(table)
     for note in result.get("notes", ()):
-        console.print(Text(f"note: {note}"), width=width)
+        console.print(Text(f"note: {note}"))
 
 
 def _shown(value: Any) -> str:

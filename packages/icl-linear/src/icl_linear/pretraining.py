@@ -47,7 +47,7 @@ def train_gamma(
 ) -> list[dict[str, Any]]:
     """The paper's one-pass SGD on Gamma, `runs` at once, beside its exact expectation; resumes at a checkpoint.
 
-    Tasks between two checkpoints come from a generator seeded by the seed and the step, so a resumed run is the same run.
+    Tasks between checkpoints come from a generator seeded by the seed and the step: a resumed run is the same run.
     """
     schedule = training.schedule_()
     sizes = torch.tensor(schedule.step_sizes(), device=device)
@@ -114,7 +114,7 @@ def train_run(
     _check_training(training, runs, lengths)
     if training.model == "gamma":
         step_for(problem, training.context, training.lr, training.batch)
-    settings = {"verb": "train", "problem": problem_settings, "training": model_settings(training)}
+    settings: dict[str, Any] = {"verb": "train", "problem": problem_settings, "training": model_settings(training)}
     settings |= {"runs": runs, "every": check_count("--every", every), "test": lengths, "prompts": prompts}
     with RunFolder(Path(out), package=PACKAGE, settings=settings) as folder:
         if training.model == "gamma":

@@ -5,7 +5,7 @@ does not depend on H, and per example (on the mean) it is sigma^2 / (psi^2 M).
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -65,7 +65,7 @@ def bayes_risk(problem: Problem, length: int, draws: int = 200, seed: int = 0) -
 
 def _bartlett(count: int, length: int, d: int, generator: torch.Generator) -> Float[Tensor, "count d d"]:
     """Lower triangular A with A A^T ~ Wishart(I_d, length)."""
-    options = {"dtype": torch.float64, "device": generator.device}
+    options: dict[str, Any] = {"dtype": torch.float64, "device": generator.device}
     A = torch.randn(count, d, d, **options, generator=generator).tril(-1)
     degrees = (length - torch.arange(d, **options)) / 2
     chi2 = 2 * torch._standard_gamma(degrees.expand(count, d).contiguous(), generator=generator)

@@ -1,7 +1,7 @@
 """Drawing tasks: whole prompts, or only what SGD needs, (v, x, y), at O(d) a task with the same law."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -85,7 +85,7 @@ def sample_tasks(
     """
     context, count = int(check_length("context", context)), check_count("count", count)
     d, device = problem.d, generator.device
-    options = {"dtype": dtype, "device": device, "generator": generator}
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "generator": generator}
     directions = torch.randn(count, context + 1, d, **options)
     if design in ("sphere", "gamma"):
         directions *= d**0.5 / directions.norm(dim=-1, keepdim=True)

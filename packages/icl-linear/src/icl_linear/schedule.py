@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from shared_core.errors import InputError
 
@@ -51,10 +51,7 @@ def geometric(gamma0: float, steps: int) -> Schedule:
             bound += 1
         bounds.append(min(bound, steps))
     return Schedule(
-        tuple(
-            (gamma0 * 2.0 ** -math.floor(start / length), end - start)
-            for start, end in zip(bounds, bounds[1:], strict=False)
-        )
+        tuple((gamma0 * 2.0 ** -math.floor(start / length), end - start) for start, end in pairwise(bounds))
     )
 
 

@@ -3,8 +3,8 @@
 SGD draws a fresh task each step, e = f - y, Gamma <- Gamma - gamma e x v^T. Because Gaussian coordinates are symmetric
 in sign, the array S_ij = E Delta_ij^2 and the vector D_i = E Delta_ii of Delta = Gamma - Gamma*_N (in the eigenbasis of
 H) evolve among themselves, for any starting point. Equal eigenvalues share their entries, so the cost of a step depends
-on the number of distinct eigenvalues only. Among fourth moments of v everything is rank 3 plus a diagonal (`prompt_moments`),
-so a step costs a few passes over S.
+on the number of distinct eigenvalues only. Fourth moments of v are of rank 3 plus a diagonal (`prompt_moments`), so a
+step costs a few passes over S.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from icl_linear.checks import check_count, check_length, check_shape
 from icl_linear.problem import Problem
 from icl_linear.prompt_moments import Table, moments
 from icl_linear.schedule import Schedule
+from icl_linear.threads import single_thread
 
 # Beyond this size of the linear map, stepping is quicker than powers of its matrix.
 LARGEST_MATRIX = 150
+# Up to this many distinct eigenvalues one thread is quicker than several.
+SMALL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,13 +248,14 @@ def expected_sgd(
     if wanted and wanted[-1] > schedule.steps:
         check_count(f"the schedule's length ({schedule.steps}) for record {wanted[-1]}", schedule.steps, wanted[-1])
     states, now = [], 0
-    for gamma, count in schedule.phases:
-        end = now + count
-        for target in [t for t in wanted if now <= t < end]:
-            state = recursion.advance(state, gamma, target - now)
-            states.append(state)
-            now = target
-        state, now = recursion.advance(state, gamma, end - now), end
+    with single_thread(len(recursion.eigenvalues) <= SMALL):
+        for gamma, count in schedule.phases:
+            end = now + count
+            for target in [t for t in wanted if now <= t < end]:
+                state = recursion.advance(state, gamma, target - now)
+                states.append(state)
+                now = target
+            state, now = recursion.advance(state, gamma, end - now), end
     states += [state] * (len(wanted) - len(states))
     excess = torch.stack([recursion.weigh(state, recursion.W)[0] for state in states])
     excess = torch.nan_to_num(excess, nan=torch.inf, posinf=torch.inf)

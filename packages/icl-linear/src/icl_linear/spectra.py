@@ -18,7 +18,7 @@ def spectrum(kind: str, d: int) -> Float[Tensor, "d"]:
     """Eigenvalues of a named spectrum, not normalised.
 
     Args:
-        kind: `iso`, `power:A` (eigenvalue i^-A), `exp` or `exp:B` (B^-i), `spiked:S` or `spiked:S:R` (S ones, the rest R).
+        kind: `iso`, `power:A` (eigenvalue i^-A), `exp` or `exp:B` (B^-i), `spiked:S[:R]` (S ones, the rest R).
         d: number of eigenvalues.
 
     Raises:

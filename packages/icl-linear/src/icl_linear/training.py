@@ -188,7 +188,7 @@ class Evaluation:
 def evaluate_module(
     model: nn.Module, problem: Problem, lengths: list[int], *, prompts: int = 2000, seed: int = 1, device: torch.device
 ) -> list[Evaluation]:
-    """E (f - beta^T x)^2 at each context length on fresh Gaussian tasks, beside Bayes-optimal ridge on the same ones."""
+    """E (f - beta^T x)^2 at each context length on fresh Gaussian tasks, with ridge on the same ones."""
     rows = []
     problem, model = problem.to(device), model.to(device)
     for length in lengths:

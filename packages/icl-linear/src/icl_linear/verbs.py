@@ -76,7 +76,9 @@ def risk_table(
     tested = [int(check_length("--test", m)) for m in (lengths or contexts)]
     trained = [int(check_length("--context", n)) for n in contexts]
     given = None if gamma is None else read_gamma(gamma, problem)
-    noise, rows, notes = problem.sigma**2, [], []
+    noise = problem.sigma**2
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     for m in tested:
         ridge = bayes_risk(problem, m, draws, seed)
         best = float(minimal_risk(problem, m))
@@ -343,7 +345,8 @@ def _scope(problem: Problem) -> list[str]:
     if signal <= 10 * noise:
         return []
     return [
-        f"psi^2 tr H = {signal:.3g} is far above sigma^2 = {noise:.3g}: the rates of ridge and attention are not stated for it"
+        f"psi^2 tr H = {signal:.3g} is far above sigma^2 = {noise:.3g}:"
+        " the rates of ridge and attention are not stated for it"
     ]
 
 
@@ -376,7 +379,7 @@ def train_options(options: dict[str, Any], **chosen: Any) -> Callable[..., None]
         defaults |= {"batch": 1, "schedule": "geometric", "optimizer": "sgd"}
     if model == "gpt2":
         defaults |= {"loss": "all"}
-    filled = {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
+    filled: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
     problem = problem_on(options, "cpu")
     check_length("--context", filled["context"])
     if filled["lr"] is None:
