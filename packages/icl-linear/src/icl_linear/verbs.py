@@ -16,7 +16,7 @@ from torch import Tensor
 from icl_linear import figures
 from icl_linear.attention_risk import excess_risk, infinite_context_floor, minimal_risk, mismatch_excess, risk
 from icl_linear.bound import attention_rate, effective_dimension, ridge_rate, task_bound
-from icl_linear.checks import check_count, check_length
+from icl_linear.checks import check_count, check_length, check_positive
 from icl_linear.estimate import compare_held_out, estimate_problem, fit_scaling, read_tasks
 from icl_linear.one_pass_sgd import sgd
 from icl_linear.output import emit
@@ -189,6 +189,7 @@ def bound_table(
     as_json: bool,
 ) -> None:
     """The bound's terms beside the exact excess risk, and the rates of ridge and attention beside exact risks."""
+    check_positive("sigma", problem.sigma)  # the rates divide by it
     gamma0 = step_for(problem, context, step)
     rows = []
     for steps in sorted({check_count("--tasks", count, least=2) for count in tasks}):
