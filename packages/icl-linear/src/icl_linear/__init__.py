@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         task_bound,
         theorem_step,
     )
-    from icl_linear.estimate import compare_held_out, estimate_problem, fit_scaling, read_tasks
+    from icl_linear.estimate import compare_held_out, estimate_problem
     from icl_linear.one_pass_sgd import empirical_risk_minimiser, run_sgd, sgd
     from icl_linear.plan import Plan, tasks_needed
     from icl_linear.problem import Problem
@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from icl_linear.schedule import Schedule, constant, explicit, geometric, polynomial
     from icl_linear.sgd_recursion import ExpectedRun, expected_sgd, max_stable_step
     from icl_linear.spectra import make_problem, spectrum
+    from icl_linear.task_table import fit_scaling, read_tasks
     from icl_linear.training import Training, evaluate_module, make_model, make_optimizer, train_module
 
 _MODULES = {
     "attention": ("ICLTransformer", "LinearAttention", "deinterleave", "interleave"),
     "bound": ("TaskBound", "attention_rate", "effective_dimension", "ridge_rate", "task_bound", "theorem_step"),
-    "estimate": ("compare_held_out", "estimate_problem", "fit_scaling", "read_tasks"),
+    "estimate": ("compare_held_out", "estimate_problem"),
     "sgd_recursion": ("ExpectedRun", "expected_sgd", "max_stable_step"),
     "prompt_moments": ("moments",),
     "plan": ("Plan", "tasks_needed"),
@@ -57,6 +58,7 @@ _MODULES = {
     "schedule": ("Schedule", "constant", "explicit", "geometric", "polynomial"),
     "one_pass_sgd": ("empirical_risk_minimiser", "run_sgd", "sgd"),
     "spectra": ("make_problem", "spectrum"),
+    "task_table": ("fit_scaling", "read_tasks"),
     "training": ("Training", "evaluate_module", "make_model", "make_optimizer", "train_module"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -17,7 +17,7 @@ from icl_linear import figures
 from icl_linear.attention_risk import excess_risk, infinite_context_floor, minimal_risk, mismatch_excess, risk
 from icl_linear.bound import attention_rate, effective_dimension, ridge_rate, task_bound
 from icl_linear.checks import check_count, check_length, check_positive
-from icl_linear.estimate import compare_held_out, estimate_problem, fit_scaling, read_tasks
+from icl_linear.estimate import compare_held_out, estimate_problem
 from icl_linear.one_pass_sgd import sgd
 from icl_linear.output import emit
 from icl_linear.plan import step_for, tasks_needed
@@ -26,6 +26,7 @@ from icl_linear.ridge import bayes_risk
 from icl_linear.schedule import make_schedule
 from icl_linear.sgd_recursion import expected_sgd, max_stable_step
 from icl_linear.spectra import make_problem, read_table
+from icl_linear.task_table import fit_scaling, read_tasks
 from icl_linear.training import Training
 
 log = logging.getLogger(__name__)
