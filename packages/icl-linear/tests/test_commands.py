@@ -84,8 +84,8 @@ class _KilledError(Exception):
 
 
 def _train(tmp_path, name, *extra):
-    return command("train", tmp_path / name, "--d", 4, "--context", 8, "--steps", 40, "--every", 10, "--test", "4,8",
-                   "--prompts", 200, *extra)  # fmt: skip
+    return command("train", "--out", tmp_path / name, "--d", 4, "--context", 8, "--steps", 40, "--every", 10,
+                   "--test", "4,8", "--prompts", 200, *extra)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ BAD = [
     (("plan", "--target", 2), "--target must be between 0 and 1"),
     (("plan", "--target", -1, "--no-relative"), "target must be"),
     (("plan", "--most", 1), "most must be"),
-    (("train", "{tmp}/t", "--steps", 0), "steps must be"),
-    (("train", "{tmp}/t", "--lr", 50), "largest stable step"),
-    (("train", "{tmp}/t", "--loss", "all"), "--loss is not an option of --model gamma"),
-    (("train", "{tmp}/t", "--model", "full", "--layers", 2), "--layers is not an option of --model full"),
-    (("train", "{tmp}/t", "--model", "full", "--runs", 2), "--runs 2 is for --model gamma"),
-    (("train", "{tmp}/t", "--model", "gpt2", "--test", 99), "raise --max-context"),
-    (("train", "{tmp}/t", "--model", "rnn"), "--model"),
+    (("train", "--out", "{tmp}/t", "--steps", 0), "steps must be"),
+    (("train", "--out", "{tmp}/t", "--lr", 50), "largest stable step"),
+    (("train", "--out", "{tmp}/t", "--loss", "all"), "--loss is not an option of --model gamma"),
+    (("train", "--out", "{tmp}/t", "--model", "full", "--layers", 2), "--layers is not an option of --model full"),
+    (("train", "--out", "{tmp}/t", "--model", "full", "--runs", 2), "--runs 2 is for --model gamma"),
+    (("train", "--out", "{tmp}/t", "--model", "gpt2", "--test", 99), "raise --max-context"),
+    (("train", "--out", "{tmp}/t", "--model", "rnn"), "--model"),
     (("compare", "--context", 0), "--context must be at least 1"),
     (("compare", "--sigma", 0, "--d", 4), "sigma"),
     (("compare", "--run", "{tmp}"), "config.yaml"),

@@ -176,7 +176,6 @@ def plan(
 
 
 def train(
-    out: str,
     model: Literal["gamma", "factored", "full", "gpt2"] = "gamma",
     spectrum: str = "power:2",
     d: int = 20,
@@ -201,13 +200,13 @@ def train(
     prompts: int = 2000,
     every: int = 100,
     seed: int = 0,
+    out: str | None = None,
     json: bool = False,
     device: str = "auto",
 ) -> None:
     """Pretrain Gamma (the paper's SGD), full linear attention or a GPT-2; resumable.
 
     Args:
-        out: run folder; the same command goes on where it was interrupted.
         model: gamma (one-pass SGD), factored or full linear attention, gpt2 (these three by autograd).
         spectrum: iso, power:A, exp[:B], spiked:S[:R], or a file with eigenvalues or a covariance matrix.
         d: dimension of a named spectrum.
@@ -232,6 +231,7 @@ def train(
         prompts: for judging models without a closed form.
         every: steps between checkpoints.
         seed: of tasks and start.
+        out: run folder, runs/icl-linear-train-MODEL by default; the same command goes on where it was interrupted.
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -242,7 +242,10 @@ def train(
         options, model=model, context=context, steps=steps, batch=batch, lr=lr, schedule=schedule,
         optimizer=optimizer, loss=loss, seed=seed, pool=pool, design=design, layers=layers, width=width, heads=heads,
         max_context=max_context,
-    )(runs=runs, every=every, lengths=test, prompts=prompts, out=out, device=device, as_json=json)  # fmt: skip
+    )(
+        runs=runs, every=every, lengths=test, prompts=prompts, out=out or f"runs/icl-linear-train-{model}",
+        device=device, as_json=json,
+    )  # fmt: skip
 
 
 def compare(

@@ -158,7 +158,7 @@ def learning_curve(
         rows.append(row)
     steps_ = [row["steps"] for row in rows]
     curves = {"exact expectation": [row["excess"] for row in rows], "bound, constant 1": [row["bound"] for row in rows]}
-    curves["best attention minus Bayes: no training helps"] = [
+    curves["what the best attention lacks to Bayes"] = [
         float(minimal_risk(problem, context)) - bayes_risk(problem, context, seed=seed).mean
     ] * len(rows)
     points = None
