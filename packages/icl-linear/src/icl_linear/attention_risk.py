@@ -1,7 +1,8 @@
 """Risk of linear attention in closed form, for any Gamma and any number of context examples (paper: section 2).
 
 The model is one preconditioned gradient step, f(X, y, x) = x^T Gamma v with v = X^T y / n. A `gamma` of shape (d,) is
-diagonal in the eigenbasis of H; one of shape (d, d) is in the coordinates of the data. Every risk includes sigma^2.
+diagonal in the eigenbasis of H; one of shape (d, d) is in the coordinates of the data, and
+(runs, d, d) is many at once. Every risk includes sigma^2.
 """
 
 import math
@@ -16,7 +17,9 @@ from icl_linear.checks import check_length, check_positive, check_shape
 from icl_linear.problem import Problem
 
 
-def risk(problem: Problem, gamma: Float[Tensor, "d"] | Float[Tensor, "d d"], length: float) -> Float[Tensor, ""]:
+def risk(
+    problem: Problem, gamma: Float[Tensor, "d"] | Float[Tensor, "*runs d d"], length: float
+) -> Float[Tensor, "*runs"]:
     """E (f - y)^2 with `length` context examples (1..infinity).
 
     sigma^2 + psi^2 tr H - 2 psi^2 tr(H Gamma H) + tr(H Gamma Htil Gamma^T)
@@ -29,7 +32,8 @@ def risk(problem: Problem, gamma: Float[Tensor, "d"] | Float[Tensor, "d d"], len
     if gamma.dim() == 1:
         linear, quadratic = eigenvalues**2 @ gamma, (eigenvalues * h_tilde) @ gamma**2
     else:
-        linear, quadratic = eigenvalues**2 @ gamma.diagonal(), eigenvalues @ gamma**2 @ h_tilde
+        linear = gamma.diagonal(dim1=-2, dim2=-1) @ eigenvalues**2
+        quadratic = eigenvalues @ gamma**2 @ h_tilde
     return problem.zero_risk - 2 * problem.psi**2 * linear + quadratic
 
 
@@ -41,7 +45,9 @@ def minimal_risk(problem: Problem, length: float) -> Float[Tensor, ""]:
     return problem.sigma**2 + problem.psi**2 * (eigenvalues * rest / precision).sum()
 
 
-def excess_risk(problem: Problem, gamma: Float[Tensor, "d"] | Float[Tensor, "d d"], length: float) -> Float[Tensor, ""]:
+def excess_risk(
+    problem: Problem, gamma: Float[Tensor, "d"] | Float[Tensor, "*runs d d"], length: float
+) -> Float[Tensor, "*runs"]:
     """Risk above the best attention model of that length: <H, (Gamma - Gamma*) Htil (Gamma - Gamma*)^T>."""
     gamma = _as_gamma(problem, gamma)
     star, h_tilde = problem.gamma_star(length), problem.h_tilde(length)
@@ -111,4 +117,5 @@ def _as_gamma(problem: Problem, gamma: Tensor) -> Tensor:
     gamma = torch.as_tensor(gamma, dtype=torch.float64, device=problem.eigenvalues.device)
     if gamma.dim() == 1:
         return check_shape("gamma", gamma, (problem.d,))
-    return problem.in_eigenbasis(check_shape("gamma", gamma, (problem.d, problem.d)))
+    leading = (None,) * max(gamma.dim() - 2, 0)
+    return problem.in_eigenbasis(check_shape("gamma", gamma, (*leading, problem.d, problem.d)))

@@ -10,7 +10,7 @@ from icl_linear.attention_risk import excess_risk, infinite_context_floor, minim
 from icl_linear.bound import attention_rate, ridge_rate, task_bound, theorem_step
 from icl_linear.plan import tasks_needed
 from icl_linear.problem import Problem
-from icl_linear.reproduce.shared import CONTEXT, UNSPECIFIED, claims, length_problems
+from icl_linear.reproduce.shared import CONTEXT, UNSPECIFIED, bayes, claims, length_problems
 from icl_linear.ridge import bayes_risk, ridge_coefficients
 from icl_linear.sampling import sample_tasks
 from icl_linear.schedule import geometric
@@ -116,7 +116,7 @@ def near_bayes(context: Context) -> Measurement:
     found = []
     for name, problem in length_problems().items():
         attention = [float(minimal_risk(problem, m)) - problem.sigma**2 for m in lengths]
-        ridge = [bayes_risk(problem, m, draws=context.at(100, 400, 2000), seed=context.seed) for m in lengths]
+        ridge = [bayes(context, name, m) for m in lengths]
         over = [item.mean - problem.sigma**2 for item in ridge]
         panels[name] = {"attention, N = M": (lengths, attention), "ridge (Bayes)": (lengths, over)}
         found += [(a / b, a / b * item.standard_error / b) for a, b, item in zip(attention, over, ridge, strict=True)]
@@ -142,12 +142,11 @@ def near_bayes(context: Context) -> Measurement:
 def length_gap(context: Context) -> Measurement:
     """Ratios over a grid of N and M."""
     trained = context.at([16, 256], [4, 16, 64, 256, 1024], [2**k for k in range(0, 13, 2)])
-    draws = context.at(100, 400, 2000)
     names: list[str] = []
     worst: dict[str, float] = {}
     floors: list[float] = []
     for name, problem in length_problems().items():
-        ridge = {m: bayes_risk(problem, m, draws, context.seed).mean - problem.sigma**2 for m in trained}
+        ridge = {m: bayes(context, name, m).mean - problem.sigma**2 for m in trained}
         over = {
             (n, m): (float(risk(problem, problem.gamma_star(n), m)) - problem.sigma**2) / ridge[m]
             for n, m in product(trained, trained)
@@ -208,9 +207,9 @@ def rates(context: Context) -> Measurement:
     """psi^2 tr H = sigma^2, as the propositions ask."""
     lengths = context.at([4, 64], [4, 16, 64, 256, 1024, 4096], [2**k for k in range(15)])
     ridge, attention = [], []
-    for problem in length_problems().values():
+    for name, problem in length_problems().items():
         for m in lengths:
-            ridge.append((bayes_risk(problem, m, seed=context.seed).mean - problem.sigma**2) / ridge_rate(problem, m))
+            ridge.append((bayes(context, name, m).mean - problem.sigma**2) / ridge_rate(problem, m))
             for n in (16, 256, 4096):
                 exact = float(risk(problem, problem.gamma_star(n), m)) - problem.sigma**2
                 attention.append(exact / attention_rate(problem, n, m))

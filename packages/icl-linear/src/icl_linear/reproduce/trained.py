@@ -16,7 +16,6 @@ from icl_linear.reproduce.shared import claims
 from icl_linear.schedule import geometric
 from icl_linear.sgd_recursion import expected_sgd
 from icl_linear.spectra import make_problem
-from icl_linear.threads import single_thread
 from icl_linear.training import Evaluation, Training, evaluate_module, make_model, make_optimizer, train_module
 
 
@@ -31,7 +30,7 @@ def runs_on_the_curve(context: Context) -> Measurement:
     """Independent runs, three seeds, N = 40; the excess of one run is heavy tailed, hence many runs."""
     d, length = 16, 40
     tasks = context.at([50, 100], [100, 300, 1000], [100, 1000, 10_000])
-    runs = context.at(200, 400, 2000)
+    runs = context.at(200, 300, 2000)
     scores, names = [], []
     for kind in context.at(["power:2"], ["power:2", "iso"], ["power:2", "exp", "iso"]):
         problem = make_problem(kind, d).to(context.device)
@@ -44,7 +43,7 @@ def runs_on_the_curve(context: Context) -> Measurement:
             for seed in range(3):
                 generator = torch.Generator(context.device).manual_seed(context.seed * 1000 + seed)
                 gammas = sgd(problem, length, schedule, generator, runs=runs).double()
-                values = torch.stack([excess_risk(problem, gamma, length) for gamma in gammas])
+                values = excess_risk(problem, gammas, length)
                 scores.append(float((values.mean() - exact[-1]) / (values.std() / math.sqrt(runs))))
                 pooled.append(values)
             every = torch.cat(pooled)
@@ -66,8 +65,7 @@ def runs_on_the_curve(context: Context) -> Measurement:
 def _trained(problem: Problem, training: Training, context: Context) -> nn.Module:
     model = make_model(problem.d, training).to(context.device)
     optimizer = make_optimizer(model, training)
-    with single_thread():  # the modules are tiny
-        return train_module(model, optimizer, problem, training, context.device, every=training.steps)
+    return train_module(model, optimizer, problem, training, context.device, every=training.steps)
 
 
 def _optimum(problem: Problem, length: int, context: Context) -> LinearAttention:
@@ -132,11 +130,11 @@ def gpt2_near_bayes(context: Context) -> Measurement:
     """d = 2, N = 8, isotropic, psi = 1, sigma = 0.5; trained on every prefix."""
     problem, length = make_problem("iso", 2, sigma=0.5, trace=2.0), 8
     lengths = [2, 4, 8, 16, 32]
-    prompts = context.at(300, 4000, 20_000)
+    prompts = context.at(300, 1000, 20_000)
     rows: list[list[Evaluation]] = []
     for seed in range(context.at(1, 1, 3)):
         training = Training(
-            model="gpt2", context=length, steps=context.at(10, 300, 20_000), batch=64, lr=0.003, loss="all",
+            model="gpt2", context=length, steps=context.at(10, 100, 20_000), batch=64, lr=0.003, loss="all",
             layers=2, width=context.at(32, 32, 128), heads=2, max_context=4 * length, seed=context.seed * 1000 + seed,
         )  # fmt: skip
         model = _trained(problem, training, context)
