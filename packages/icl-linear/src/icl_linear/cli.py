@@ -38,7 +38,8 @@ def risk(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from icl_linear.verbs import problem_on, risk_table
+    from icl_linear.options import problem_on
+    from icl_linear.verbs import risk_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "test": test, "gamma": gamma, "draws": draws, "seed": seed}
@@ -84,7 +85,8 @@ def curve(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from icl_linear.verbs import learning_curve, problem_on
+    from icl_linear.options import problem_on
+    from icl_linear.verbs import learning_curve
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "schedule": schedule, "step": step, "batch": batch}
@@ -123,7 +125,8 @@ def bound(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from icl_linear.verbs import bound_table, problem_on
+    from icl_linear.options import problem_on
+    from icl_linear.verbs import bound_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "step": step, "test": test}
@@ -166,7 +169,8 @@ def plan(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from icl_linear.verbs import plan_table, problem_on
+    from icl_linear.options import problem_on
+    from icl_linear.verbs import plan_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "target": target, "relative": relative, "schedule": schedule}
@@ -235,7 +239,7 @@ def train(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from icl_linear.verbs import train_options
+    from icl_linear.options import train_options
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     train_options(
@@ -284,8 +288,8 @@ def compare(
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
+    from icl_linear.options import problem_on
     from icl_linear.pretraining import compare_lengths, compare_run
-    from icl_linear.verbs import problem_on
 
     if run is not None:
         compare_run(run, test, prompts, device, {"run": run, "test": test, "prompts": prompts}, out, json)

@@ -128,7 +128,7 @@ def near_bayes(context: Context) -> Measurement:
     note = (
         "Exact but for the inputs of ridge (interval: 2 standard errors). The abstract names no constant; 2 was fixed"
     )
-    note += " before measuring."
+    note += " before measuring. As N grows the ratio tends to 1 + psi^2 tr H / sigma^2, here 2."
     return Measurement(ratio, ratio <= 2, (ratio - 2 * error, ratio + 2 * error), note, (name,))
 
 
