@@ -36,6 +36,6 @@ def bayes(context: Context, name: str, length: int) -> Estimate:
     """Bayes risk of one of `length_problems`, computed once a run."""
 
     def make() -> Estimate:
-        return bayes_risk(length_problems()[name], length, draws=context.at(100, 200, 2000), seed=context.seed)
+        return bayes_risk(length_problems()[name], length, draws=context.at(100, 2000, 5000), seed=context.seed)
 
     return context.memo(("bayes", name, length), make)
