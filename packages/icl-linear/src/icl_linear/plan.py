@@ -1,0 +1,134 @@
+"""How many pretraining tasks a target excess risk needs, by the exact learning curve."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared_core.errors import InputError, RunError
+
+from icl_linear.attention_risk import excess_risk
+from icl_linear.bound import task_bound
+from icl_linear.checks import check_count, check_positive
+from icl_linear.problem import Problem
+from icl_linear.schedule import make_schedule
+from icl_linear.sgd_recursion import expected_sgd, max_stable_step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks needed.
+
+    Attributes:
+        tasks: smallest number found whose expected excess risk is at most the target.
+        excess: expected excess risk with that many.
+        target: what was asked.
+        start: excess risk of the untrained model, Gamma = 0.
+        step_size: gamma_0.
+        bound: the theorem's right-hand side (constant 1) at that many tasks.
+        effective_dimension: D_eff there.
+        parameters: d^2.
+        tried: (tasks, excess) of every run of the search, in order of tasks.
+    """
+
+    tasks: int
+    excess: float
+    target: float
+    start: float
+    step_size: float
+    bound: float
+    effective_dimension: float
+    parameters: int
+    tried: tuple[tuple[int, float], ...]
+
+
+def tasks_needed(
+    problem: Problem,
+    context: int,
+    target: float,
+    *,
+    schedule: str = "geometric",
+    step_size: float | None = None,
+    batch: int = 1,
+    most: int = 1_000_000,
+    precision: float = 0.02,
+) -> Plan:
+    """Smallest number of steps T whose exact expected excess risk is at most `target`.
+
+    T doubles until the target is met, then is bisected; every T is a run of its own, because the paper's schedule
+    depends on T.
+
+    Args:
+        problem: the tasks.
+        context: N, examples in each pretraining prompt.
+        target: excess risk over the best attention model of that length.
+        schedule: see `make_schedule`.
+        step_size: gamma_0; half the largest stable step by default.
+        batch: tasks in each step (`tasks` counts them all).
+        most: give up beyond this many steps.
+        precision: relative width at which the bisection stops.
+
+    Raises:
+        InputError: for a target that is not above 0.
+        RunError: if `most` steps do not reach it (says how far they get), or the step size is unstable.
+    """
+    check_positive("target", target)
+    check_count("most", most, least=2)
+    step_size = step_size or max_stable_step(problem, context, batch) / 2
+    start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
+    tried: dict[int, float] = {}
+
+    def excess(steps: int) -> float:
+        if steps not in tried:
+            run = expected_sgd(problem, context, make_schedule(schedule, step_size, steps), batch=batch)
+            tried[steps] = float(run.excess[-1])
+        return tried[steps]
+
+    steps = _search(excess, target, most, precision)
+    if steps is None:
+        last = max(tried)
+        raise RunError(
+            f"an excess risk of {target:g} needs more than {last} steps of size {step_size:.3g}: they reach"
+            f" {tried[last]:.4g} (untrained {start:.4g}); raise the limit or the target"
+        )
+    bound = task_bound(problem, context, make_schedule(schedule, step_size, steps))
+    return Plan(
+        steps * batch,
+        tried[steps],
+        target,
+        start,
+        step_size,
+        bound.total,
+        bound.effective_dimension,
+        problem.d**2,
+        tuple(sorted(tried.items())),
+    )
+
+
+def _search(excess: Callable[[int], float], target: float, most: int, precision: float) -> int | None:
+    """Doubling, then bisection; None where `most` is not enough. The curve may wiggle at the schedule's roundings."""
+    high = 2
+    while excess(high) > target:
+        if high >= most:
+            return None
+        high = min(2 * high, most)
+    low = high // 2
+    while high > 2 and high - low > max(1, precision * high):
+        middle = (low + high) // 2
+        low, high = (low, middle) if excess(middle) <= target else (middle, high)
+    return high
+
+
+def step_for(problem: Problem, context: int, step: float | None, batch: int = 1) -> float:
+    """The step size to use: half the largest stable one by default.
+
+    Raises:
+        InputError: for a step beyond the largest stable one, which it states.
+    """
+    largest = max_stable_step(problem, context, batch)
+    if step is None:
+        return largest / 2
+    if check_positive("the step size", step) > largest:
+        raise InputError(
+            f"step {step:g} is unstable: the expected excess risk grows without end;"
+            f" the largest stable step here is {largest:.6g}"
+        )
+    return step

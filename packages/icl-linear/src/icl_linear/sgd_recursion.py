@@ -1,0 +1,324 @@
+"""Expected one-pass SGD without Monte Carlo: an exact recursion for the second moments of Gamma_t - Gamma*.
+
+SGD draws a fresh task each step, e = f - y, Gamma <- Gamma - gamma e x v^T. Because Gaussian coordinates are symmetric
+in sign, the array S_ij = E Delta_ij^2 and the vector D_i = E Delta_ii of Delta = Gamma - Gamma*_N (in the eigenbasis of
+H) evolve among themselves, for any starting point. Equal eigenvalues share their entries, so the cost of a step depends
+on the number of distinct eigenvalues only. Fourth moments of v are of rank 3 plus a diagonal (`prompt_moments`), so a
+step costs a few passes over S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_linear.attention_risk import risk
+from icl_linear.checks import check_count, check_length, check_shape
+from icl_linear.problem import Problem
+from icl_linear.prompt_moments import Table, moments
+from icl_linear.schedule import Schedule
+from icl_linear.threads import single_thread
+
+# Beyond this size of the linear map, stepping is quicker than powers of its matrix.
+LARGEST_MATRIX = 150
+# Up to this many distinct eigenvalues one thread is quicker than several.
+SMALL = 256
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Moments of Delta between groups of equal eigenvalues; B independent problems at once.
+
+    Attributes:
+        pair: E Delta_ij^2 for i in group a, j in group b, i != j.
+        same: E Delta_ii^2.
+        mean: E Delta_ii.
+    """
+
+    pair: Float[Tensor, "batch k k"]
+    same: Float[Tensor, "batch k"]
+    mean: Float[Tensor, "batch k"]
+
+
+class Recursion:
+    """One step of expected SGD, as a map of `State`.
+
+    Args:
+        problem: the tasks.
+        context: number N of context examples in pretraining.
+        batch: fresh tasks averaged in each step.
+        grouped: let equal eigenvalues share their moments (the start must then be equal within groups).
+    """
+
+    def __init__(self, problem: Problem, context: int, batch: int = 1, grouped: bool = True) -> None:
+        self.batch = check_count("batch", batch)
+        self.groups: Int[Tensor, d]
+        self.eigenvalues, self.groups, self.sizes = _group(problem.eigenvalues, grouped)
+        lam = self.eigenvalues
+        found = moments(problem, context, lam)
+        representative = _first_of_each(self.groups, len(lam))
+        self.star = problem.gamma_star(context)[representative]
+        h_tilde = problem.h_tilde(context)[representative]
+        self.W = lam[:, None] * h_tilde
+        self.powers, self.core, self.delta = found.powers, found.vvvv_core, found.vvvv.diagonal
+        self.z = found.bvvv.plus(found.vvvv.scaled(self.star), -1)
+        label = found.bbvv.plus(found.bvvv.scaled(self.star), -2).plus(found.vvvv.scaled(self.star**2))
+        level = problem.trace + (problem.sigma / problem.psi) ** 2
+        # sigma^2 W, with Htil = psi^2 (level / N lam + (N + 1) / N lam^2) written in powers of lam
+        h_left = lam.new_tensor([level / context, 1 + 1 / context, 0]) * problem.psi**2
+        self.noise_left, self.noise_row, self.noise_same = self._quad(label.left, label.diagonal)
+        self.noise_left = self.noise_left + problem.sigma**2 * lam[:, None] * h_left
+        self.own = 2 * lam[:, None] ** 2 * self.delta
+
+    def _quad(self, left: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """sum_k E[x_i^2 x_k^2] A_kj = lam_i (lam^T A)_j + 2 lam_i^2 A_ij of A = left @ powers^T + diag(diagonal).
+
+        Returned as (left', row, same): left' @ powers^T + lam (x) row + diag(same).
+        """
+        lam = self.eigenvalues
+        total = ((self.sizes * lam)[:, None] * left).sum(-2, keepdim=True)
+        return lam[:, None] * total + 2 * lam[:, None] ** 2 * left, lam * diagonal, 2 * lam**2 * diagonal
+
+    def _times_powers(self, state: State) -> tuple[Tensor, Tensor]:
+        """(S powers, lam^T S) with the within-group entries told apart from the diagonal."""
+        extra = state.same - state.pair.diagonal(dim1=-2, dim2=-1)
+        rows = state.pair @ (self.sizes[:, None] * self.powers) + extra[..., None] * self.powers
+        columns = (self.sizes * self.eigenvalues) @ state.pair + self.eigenvalues * extra
+        return rows, columns
+
+    def second_moment(self, state: State, noise: float = 1.0) -> tuple[Tensor, Tensor]:
+        """E (e x_i v_j)^2 between groups (i != j) and on the diagonal (i = j); `noise` scales its constant part."""
+        rows, columns = self._times_powers(state)
+        mean = -2 * state.mean
+        left, row, same = self._quad(rows @ self.core + mean[..., None] * self.z.left, mean * self.z.diagonal)
+        left = left + noise * self.noise_left
+        row = row + self.delta * columns + noise * self.noise_row
+        same = same + noise * self.noise_same
+        pair = left @ self.powers.T + self.eigenvalues[:, None] * row[..., None, :] + self.own * state.pair
+        diagonal = (left * self.powers).sum(-1) + self.eigenvalues * row
+        return pair, diagonal + self.own.diagonal() * state.same + same
+
+    def step(self, state: State, gamma: float | Float[Tensor, batch], noise: float = 1.0) -> State:
+        """S <- S - 2 gamma W S + gamma^2 (W^2 S + (second - W^2 S) / b), D <- D (1 - gamma diag W)."""
+        gamma = torch.as_tensor(gamma, dtype=state.pair.dtype, device=state.pair.device)
+        g2, g3 = gamma[..., None], gamma[..., None, None]
+        pair, same = self.second_moment(state, noise)
+        diagonal = self.W.diagonal()
+        keep = 1 - 1 / self.batch
+        return State(
+            state.pair * (1 - 2 * g3 * self.W + g3**2 * keep * self.W**2) + g3**2 / self.batch * pair,
+            state.same * (1 - 2 * g2 * diagonal + g2**2 * keep * diagonal**2) + g2**2 / self.batch * same,
+            state.mean * (1 - g2 * diagonal),
+        )
+
+    def advance(self, state: State, gamma: float, steps: int) -> State:
+        """`steps` steps of one size: by powers of the map's matrix where it is small, else one by one."""
+        size = len(self.eigenvalues) ** 2 + 2 * len(self.eigenvalues) + 1
+        if size <= LARGEST_MATRIX and steps > size:
+            power = torch.linalg.matrix_power(self._matrix(gamma), steps)
+            vector = torch.cat([_flatten(state), state.same.new_ones(len(state.same), 1)], 1)
+            return self._unflatten((vector @ power.T)[:, :-1])
+        if bool((self.sizes == 1).all()):
+            return self._advance_distinct(state, gamma, steps)
+        for _ in range(steps):
+            state = self.step(state, gamma)
+        return state
+
+    def _advance_distinct(self, state: State, gamma: float, steps: int, chunk: int = 512) -> State:
+        """`steps` steps where all eigenvalues differ: S keeps its own diagonal, seven small kernels a step.
+
+        What does not depend on S (the noise, and D_t = D_0 (1 - gamma diag W)^t) is computed for a chunk of steps at
+        once; what remains is S <- A * S + left right^T with left and right of four columns.
+        """
+        lam, factor, keep = self.eigenvalues, gamma**2 / self.batch, 1 - 1 / self.batch
+        S = state.pair[0].clone()
+        diagonal = S.diagonal().copy_(state.same[0])
+        mean, shrink = state.mean[0], 1 - gamma * self.W.diagonal()
+        A = 1 - 2 * gamma * self.W + gamma**2 * keep * self.W**2 + factor * self.own
+        core = self.powers @ self.core
+        mix = factor * (lam[:, None] * lam + torch.diag(2 * lam**2))
+        left = torch.empty(len(lam), 4, dtype=S.dtype, device=S.device)
+        right = left.clone()
+        left[:, 3], right[:, :3] = factor * lam, self.powers
+        left3, right4, right_t, S_t = left[:, :3], right[:, 3], right.T, S.T
+        for start in range(0, steps, chunk):
+            count = min(chunk, steps - start)
+            means = -2 * mean * shrink ** torch.arange(count, dtype=S.dtype, device=S.device)[:, None]
+            lefts = mix @ (means[..., None] * self.z.left) + factor * self.noise_left
+            rows = lam * self.z.diagonal * means + self.noise_row
+            sames = factor * (2 * lam**2 * self.z.diagonal * means + self.noise_same)
+            for constant_left, constant_row, constant_same in zip(lefts, rows, sames, strict=True):
+                torch.addmm(constant_left, mix, S @ core, out=left3)
+                torch.addcmul(constant_row, self.delta, S_t @ lam, out=right4)
+                S.mul_(A).addmm_(left, right_t)
+                diagonal.add_(constant_same)
+            mean = mean * shrink**count
+        return State(S[None], S.diagonal()[None].clone(), mean[None])
+
+    def _matrix(self, gamma: float) -> Float[Tensor, "size size"]:
+        """The affine map (S, D, 1) -> (S, D, 1) of one step as a matrix."""
+        size = len(self.eigenvalues) ** 2 + 2 * len(self.eigenvalues)
+        eye = torch.eye(size, dtype=self.eigenvalues.dtype, device=self.eigenvalues.device)
+        linear = _flatten(self.step(self._unflatten(eye), gamma, noise=0.0))
+        constant = _flatten(self.step(self._unflatten(torch.zeros_like(eye[:1])), gamma))
+        matrix = torch.zeros(size + 1, size + 1, dtype=eye.dtype, device=eye.device)
+        matrix[:-1, :-1], matrix[:-1, -1], matrix[-1, -1] = linear.T, constant[0], 1
+        return matrix
+
+    def _unflatten(self, flat: Float[Tensor, "batch size"]) -> State:
+        k = len(self.eigenvalues)
+        return State(flat[:, : k * k].reshape(-1, k, k), flat[:, k * k : k * k + k], flat[:, k * k + k :])
+
+    def weigh(self, state: State, pair_weights: Tensor) -> Float[Tensor, batch]:
+        """sum_ij weight_ij E Delta_ij^2 over all d^2 entries, for weights that depend on the groups only."""
+        extra = self.sizes * pair_weights.diagonal() * (state.same - state.pair.diagonal(dim1=-2, dim2=-1))
+        return torch.einsum("bij,ij->b", state.pair, self.sizes[:, None] * self.sizes * pair_weights) + extra.sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedRun:
+    """Expected SGD at the recorded numbers of tasks.
+
+    Attributes:
+        tasks: recorded steps t.
+        excess: E R_N(Gamma_t) - min R_N, `inf` where the run has diverged.
+        states: the moments at those steps.
+    """
+
+    problem: Problem
+    context: int
+    recursion: Recursion
+    tasks: tuple[int, ...]
+    excess: Float[Tensor, records]
+    states: list[State] = field(repr=False)
+
+    def excess_at(self, length: float) -> Float[Tensor, records]:
+        """E R_M(Gamma_t) - sigma^2 with M = `length` context examples at test time (M may differ from N).
+
+        E (x^T Gamma v)^2 needs E Gamma_ij^2 = S_ij + [i = j](2 g_i D_i + g_i^2), and Gamma* is diagonal.
+        """
+        problem, recursion = self.problem, self.recursion
+        h_tilde = problem.h_tilde(length)[_first_of_each(recursion.groups, len(recursion.eigenvalues))]
+        weights = recursion.eigenvalues[:, None] * h_tilde
+        base = risk(problem, problem.gamma_star(self.context), length) - problem.sigma**2
+        slope = 2 * recursion.sizes * recursion.eigenvalues * (h_tilde * recursion.star)
+        slope = slope - 2 * problem.psi**2 * recursion.sizes * recursion.eigenvalues**2
+        values = [recursion.weigh(state, weights)[0] + slope @ state.mean[0] + base for state in self.states]
+        return torch.nan_to_num(torch.stack(values), nan=torch.inf)
+
+    def second_moments(self, index: int = -1) -> Float[Tensor, "d d"]:
+        """E Delta_ij^2 in the eigenbasis, d x d."""
+        state, groups = self.states[index], self.recursion.groups
+        full = state.pair[0][groups][:, groups].clone()
+        full.diagonal().copy_(state.same[0][groups])
+        return full
+
+
+def expected_sgd(
+    problem: Problem,
+    context: int,
+    schedule: Schedule,
+    *,
+    init: Float[Tensor, d] | Float[Tensor, "d d"] | None = None,
+    batch: int = 1,
+    record: Sequence[int] | None = None,
+    grouped: bool = True,
+) -> ExpectedRun:
+    """Exact expected excess risk of one-pass SGD on linear attention, over all its randomness.
+
+    Args:
+        problem: the tasks.
+        context: number N of context examples in each pretraining prompt.
+        schedule: step sizes, one fresh task (or `batch` of them) each.
+        init: Gamma_0, zero by default: diagonal in the eigenbasis (d,), or any matrix (d, d) in data coordinates.
+        batch: tasks averaged in each step.
+        record: steps at which to record, 0..T; only T by default.
+        grouped: share moments among equal eigenvalues where the start allows it.
+
+    Raises:
+        InputError: for a context below 1, a Gamma_0 of another shape, a recorded step outside 0..T.
+    """
+    context = int(check_length("context", context))
+    recursion, state = _start(problem, context, batch, init, grouped)
+    wanted = sorted({schedule.steps} if record is None else {check_count("record", t, least=0) for t in record})
+    if wanted and wanted[-1] > schedule.steps:
+        check_count(f"the schedule's length ({schedule.steps}) for record {wanted[-1]}", schedule.steps, wanted[-1])
+    states, now = [], 0
+    with single_thread(len(recursion.eigenvalues) <= SMALL):
+        for gamma, count in schedule.phases:
+            end = now + count
+            for target in [t for t in wanted if now <= t < end]:
+                state = recursion.advance(state, gamma, target - now)
+                states.append(state)
+                now = target
+            state, now = recursion.advance(state, gamma, end - now), end
+    states += [state] * (len(wanted) - len(states))
+    excess = torch.stack([recursion.weigh(state, recursion.W)[0] for state in states])
+    excess = torch.nan_to_num(excess, nan=torch.inf, posinf=torch.inf)
+    return ExpectedRun(problem, context, recursion, tuple(wanted), excess, states)
+
+
+def max_stable_step(problem: Problem, context: int, batch: int = 1, tolerance: float = 1e-10) -> float:
+    """Largest constant step for which the expected excess risk stays bounded.
+
+    The map of S is S - (2 gamma W - gamma^2 R) S with R >= 0 entrywise and W > 0: a regular splitting, so its spectral
+    radius is below 1 exactly where gamma rho(W^-1 R) < 2. rho is found by power iteration, whose smallest and largest
+    entry ratios enclose it (Collatz and Wielandt).
+
+    Raises:
+        InputError: for a context or batch below 1.
+    """
+    recursion = Recursion(problem, int(check_length("context", context)), batch)
+    W, w, keep = recursion.W, recursion.W.diagonal(), 1 - 1 / recursion.batch
+    state = State(torch.ones_like(W)[None], torch.ones_like(w)[None], torch.zeros_like(w)[None])
+    ratio = 0.0
+    for _ in range(10_000):
+        pair, same = recursion.second_moment(state, noise=0.0)
+        pair = pair / (recursion.batch * W) + keep * W * state.pair
+        same = same / (recursion.batch * w) + keep * w * state.same
+        low, high = float((same / state.same).min()), float((same / state.same).max())
+        ratio = high
+        if high - low <= tolerance * high:
+            break
+        state = State(pair / same.max(), same / same.max(), state.mean)
+    return 2 / ratio
+
+
+def _start(problem: Problem, context: int, batch: int, init: Tensor | None, grouped: bool) -> tuple[Recursion, State]:
+    if init is None:
+        recursion = Recursion(problem, context, batch, grouped)
+        return recursion, State(torch.zeros_like(recursion.W)[None], recursion.star[None] ** 2, -recursion.star[None])
+    init = torch.as_tensor(init, dtype=torch.float64, device=problem.eigenvalues.device)
+    star = problem.gamma_star(context)
+    if init.dim() == 1:
+        Delta = torch.diag(check_shape("init", init, (problem.d,)) - star)
+    else:
+        Delta = problem.in_eigenbasis(check_shape("init", init, (problem.d, problem.d))) - torch.diag(star)
+    recursion = Recursion(problem, context, batch, grouped=False)
+    diagonal = Delta.diagonal()
+    return recursion, State(Delta[None] ** 2, diagonal[None] ** 2, diagonal[None].clone())
+
+
+def _group(eigenvalues: Tensor, grouped: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct eigenvalues, the group of each coordinate, the size of each group."""
+    if not grouped:
+        return eigenvalues, torch.arange(len(eigenvalues), device=eigenvalues.device), torch.ones_like(eigenvalues)
+    distinct, groups, counts = torch.unique(eigenvalues, return_inverse=True, return_counts=True)
+    return distinct, groups, counts.to(eigenvalues.dtype)
+
+
+def _first_of_each(groups: Int[Tensor, d], count: int) -> Int[Tensor, k]:
+    first = torch.full((count,), len(groups), device=groups.device, dtype=groups.dtype)
+    positions = torch.arange(len(groups), device=groups.device)
+    return first.scatter_reduce(0, groups, positions, "amin")
+
+
+def _flatten(state: State) -> Float[Tensor, "batch size"]:
+    return torch.cat([state.pair.flatten(1), state.same, state.mean], 1)
+
+
+__all__ = ["ExpectedRun", "Recursion", "State", "Table", "expected_sgd", "max_stable_step"]

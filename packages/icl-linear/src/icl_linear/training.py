@@ -1,0 +1,264 @@
+"""Training by stochastic gradients on fresh (or pooled) tasks, resumable to the bit, on whatever accelerate offers.
+
+The tasks of step t are drawn from a generator seeded by (seed, t), so a resumed run needs no random state, and several
+processes split the very same batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from shared_core.errors import InputError, RunError
+from shared_core.files import atomic_path
+from torch import Tensor, nn
+
+from icl_linear.attention import ICLTransformer, LinearAttention
+from icl_linear.checks import check_count, check_length, check_positive
+from icl_linear.problem import Problem
+from icl_linear.ridge import ridge_coefficients
+from icl_linear.sampling import Design, Tasks, sample_tasks
+from icl_linear.schedule import Schedule, make_schedule
+
+ModelName = Literal["gamma", "factored", "full", "gpt2"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a module is trained.
+
+    Args:
+        model: `gamma` (the paper's), `factored` or `full` linear attention, `gpt2`.
+        context: N, examples in each prompt.
+        steps: optimiser steps.
+        batch: prompts in each step.
+        lr: learning rate (of the loss e^2 / 2).
+        schedule: `constant`, `geometric`, `poly:POWER`.
+        optimizer: adam or sgd.
+        loss: `query` is the paper's, at the last position; `all` averages over every prefix.
+        seed: of the tasks and the start.
+        pool: tasks are drawn from so many; fresh ones by default.
+        design: law of the inputs.
+        layers: of gpt2.
+        width: of gpt2.
+        heads: of gpt2.
+        max_context: examples gpt2 has positions for; its training context by default.
+    """
+
+    model: ModelName = "full"
+    context: int = 20
+    steps: int = 2000
+    batch: int = 64
+    lr: float = 0.003
+    schedule: str = "constant"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    loss: Literal["query", "all"] = "query"
+    seed: int = 0
+    pool: int | None = None
+    design: Design = "gaussian"
+    layers: int = 3
+    width: int = 64
+    heads: int = 4
+    max_context: int | None = None
+
+    def __post_init__(self) -> None:
+        check_length("context", self.context)
+        check_count("steps", self.steps)
+        check_count("batch", self.batch)
+        check_positive("lr", self.lr)
+        if self.pool is not None:
+            check_count("pool", self.pool)
+
+    def schedule_(self) -> Schedule:
+        """Learning rates of all steps."""
+        return make_schedule(self.schedule, self.lr, self.steps)
+
+
+def make_model(d: int, training: Training) -> nn.Module:
+    """The module of a `Training`, started from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        if training.model == "gpt2":
+            holds = max(training.context, training.max_context or 0)
+            return ICLTransformer(d, holds, training.layers, training.width, training.heads)
+        return LinearAttention(d, {"gamma": "merged"}.get(training.model, training.model))  # type: ignore[arg-type] # the names coincide
+
+
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Adam or plain SGD over the weights that are trained."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=training.lr)
+    if training.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=training.lr)
+    raise InputError(f"optimizer must be adam or sgd, got {training.optimizer!r}")
+
+
+def training_tasks(problem: Problem, training: Training, step: int, device: torch.device) -> Tasks:
+    """The prompts of one step."""
+    betas = None
+    if training.pool is not None:
+        pool = torch.Generator().manual_seed(_mix(training.seed, -1))
+        betas = problem.psi * torch.randn(training.pool, problem.d, generator=pool, dtype=torch.float64)
+        betas = betas.to(device)
+    generator = torch.Generator(device).manual_seed(_mix(training.seed, step))
+    return sample_tasks(
+        problem, training.context, training.batch, generator, design=training.design, dtype=torch.float32, betas=betas
+    )
+
+
+def train_module(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    problem: Problem,
+    training: Training,
+    device: torch.device,
+    *,
+    start: int = 0,
+    every: int = 100,
+    after: Callable[[int, nn.Module, torch.optim.Optimizer, float], None] | None = None,
+) -> nn.Module:
+    """Train in place from step `start` to the end, and return the module.
+
+    Args:
+        model: predicts by `model(X, y, x_query)` and `model.prefix_predictions(X, y)`.
+        optimizer: over its weights.
+        problem: the tasks.
+        training: how.
+        device: where; under `accelerate launch` each process's own device is used instead.
+        start: steps that are already done.
+        every: steps between calls of `after`.
+        after: called with (steps done, module, optimiser, mean loss since the last call).
+
+    Raises:
+        RunError: if the loss is no longer a finite number.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    wrapped, optimizer_ = accelerator.prepare(model, optimizer)
+    problem = problem.to(accelerator.device)
+    rates = training.schedule_().step_sizes()
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    total, count = torch.zeros((), device=accelerator.device), 0
+    for step in range(start, training.steps):
+        tasks = training_tasks(problem, training, step, accelerator.device)
+        for group in optimizer_.param_groups:
+            group["lr"] = rates[step]
+        loss = _loss(accelerator.unwrap_model(wrapped) if training.loss == "all" else wrapped, tasks, training, share)
+        optimizer_.zero_grad()
+        accelerator.backward(loss)
+        optimizer_.step()
+        total, count = total + loss.detach(), count + 1
+        if (step + 1) % every == 0 or step + 1 == training.steps:
+            mean = float(total) / count
+            if not torch.isfinite(total):
+                raise RunError(f"the loss is {mean} at step {step + 1}: lower the learning rate ({training.lr:g})")
+            if after is not None and accelerator.is_main_process:
+                after(step + 1, model, optimizer, mean)
+            total, count = torch.zeros_like(total), 0
+    return model
+
+
+def _loss(model: nn.Module, tasks: Tasks, training: Training, share: slice) -> Tensor:
+    """Half the mean squared error."""
+    X, y, x_query, y_query = tasks.X[share], tasks.y[share], tasks.x_query[share], tasks.y_query[share]
+    if training.loss == "query":
+        return (model(X, y, x_query) - y_query).square().mean() / 2
+    inputs, labels = torch.cat([X, x_query[:, None]], 1), torch.cat([y, y_query[:, None]], 1)
+    return (model.prefix_predictions(inputs, labels) - labels).square().mean() / 2  # type: ignore[operator] # both modules have it
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Excess over the noise of a model and of ridge on the same prompts, with standard errors."""
+
+    length: int
+    model: float
+    model_error: float
+    ridge: float
+    ridge_error: float
+
+
+@torch.no_grad()
+def evaluate_module(
+    model: nn.Module, problem: Problem, lengths: list[int], *, prompts: int = 2000, seed: int = 1, device: torch.device
+) -> list[Evaluation]:
+    """E (f - beta^T x)^2 at each context length on fresh Gaussian tasks, with ridge on the same ones."""
+    rows = []
+    problem, model = problem.to(device), model.to(device)
+    for length in lengths:
+        generator = torch.Generator(device).manual_seed(_mix(seed, length))
+        parts = []
+        for start in range(0, prompts, 500):
+            tasks = sample_tasks(problem, length, min(500, prompts - start), generator)
+            truth = (tasks.beta * tasks.x_query).sum(-1)
+            dtype = next(model.parameters()).dtype
+            found = model(tasks.X.to(dtype), tasks.y.to(dtype), tasks.x_query.to(dtype))
+            penalty = max((problem.sigma / problem.psi) ** 2, 1e-12)
+            ridge = (ridge_coefficients(tasks.X, tasks.y, penalty) * tasks.x_query).sum(-1)
+            parts.append(torch.stack([(found - truth) ** 2, (ridge - truth) ** 2]).cpu())
+        errors = torch.cat(parts, 1)
+        means, spreads = errors.mean(1), errors.std(1) / prompts**0.5
+        rows.append(Evaluation(length, float(means[0]), float(spreads[0]), float(means[1]), float(spreads[1])))
+    return rows
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, step: int = 0
+) -> None:
+    """Weights and optimiser state as one safetensors file, written atomically."""
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if optimizer is not None:
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).cpu() for name, value in state.items()}
+    with atomic_path(path) as aside:
+        save_file(tensors, aside, metadata={"step": str(step)})
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
+    """Restore what `save_checkpoint` wrote and return its step.
+
+    Raises:
+        InputError: if the file is not a checkpoint of this model.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            step = int((file.metadata() or {}).get("step", 0))
+        model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise InputError(f"{path} is not a checkpoint of this model: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from None
+    if optimizer is not None:
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return step
+
+
+def model_settings(training: Training) -> dict[str, Any]:
+    """What `config.yaml` records of a training."""
+    return asdict(training)
+
+
+def as_gamma(model: nn.Module) -> Float[Tensor, "d d"] | None:
+    """Gamma of a linear attention module that is nothing but Gamma, else None."""
+    if isinstance(model, LinearAttention) and model.outside_gamma() == 0:
+        return model.to_gamma().detach().double().cpu()
+    return None
+
+
+def _mix(seed: int, step: int) -> int:
+    """Distinct, well spread seeds for (seed, step)."""
+    return (seed * 0x9E3779B97F4A7C15 + (step + 2) * 0xBF58476D1CE4E5B9) % 2**63
