@@ -2,20 +2,18 @@
 
 import numpy as np
 import torch
-from plain_loop import draw, start, step
-from shared_core.benchmark import Comparison, alternate, compare
-
 from parity_sgd.baselines import autograd_gradient
 from parity_sgd.codes import unpack
 from parity_sgd.gradient import batch_gradient
 from parity_sgd.parity import SparseParity
 from parity_sgd.training import SignSGD, Trainer
+from plain_loop import draw, start, step
+from shared_core.benchmark import Comparison, alternate, compare
 
 B, D, M, K, REPEATS = 16384, 64, 64, 3, 21
 
 
 def run() -> list[Comparison]:
-    torch.set_num_threads(1)
     task = SparseParity(D, k=K)
     trainer = Trainer(task, SignSGD(M, B, 1000, 3.0, prune=False))
     start_weights = trainer.W.clone()
@@ -34,7 +32,7 @@ def run() -> list[Comparison]:
     return [
         compare(
             "step",
-            f"one step, B = {B}, d = {D}, m = {M}, k = {K}, one thread",
+            f"one step, B = {B}, d = {D}, m = {M}, k = {K}, {torch.get_num_threads()} threads",
             f"plain autograd loop, torch {torch.__version__}",
             mine,
             peer,

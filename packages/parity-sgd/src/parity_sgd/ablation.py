@@ -34,9 +34,7 @@ def ablate(task: SparseParity, settings: SignSGD, studies: Sequence[str], seeds:
     for study in progress(list(studies), "ablations"):
         for variant, measure in _variants(study, task, settings).items():
             for seed, (accuracy, note) in zip(seeds, measure(seeds), strict=True):
-                rows.append(
-                    {"study": study, "variant": variant, "seed": seed, "accuracy": accuracy, "note": note}
-                )
+                rows.append({"study": study, "variant": variant, "seed": seed, "accuracy": accuracy, "note": note})
     return pd.DataFrame(rows)
 
 
@@ -49,8 +47,7 @@ def _variants(study: str, task: SparseParity, settings: SignSGD) -> dict[str, Me
     def trained(**changes: float) -> Measure:
         changed = replace(settings, **changes)  # type: ignore[arg-type]
         return lambda seeds: [
-            (run.accuracy.value, f"predicted {run.predicted.accuracy:.3f}")
-            for run in train(task, changed, seeds=seeds)
+            (run.accuracy.value, f"predicted {run.predicted.accuracy:.3f}") for run in train(task, changed, seeds=seeds)
         ]
 
     if study == "dead-zone":
@@ -134,5 +131,3 @@ def random_rotation(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]:
     gaussian = torch.randn(d, d, generator=generator, device=generator.device)
     Q, R = torch.linalg.qr(gaussian)
     return Q * torch.sign(torch.diagonal(R))
-
-

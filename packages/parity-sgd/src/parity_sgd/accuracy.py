@@ -73,7 +73,9 @@ def packed_values(
         Wt = W.detach().T.contiguous().numpy()
         return torch.from_numpy(network_values(codes.numpy(), Wt, a.double().numpy(), k))
     wide = torch.float32 if W.device.type == "mps" else torch.float64
-    rows = [integer_power(unpack(part, W.shape[1], W.dtype) @ W.T, k).to(wide) @ a.to(wide) for part in codes.split(CHUNK)]
+    rows = [
+        integer_power(unpack(part, W.shape[1], W.dtype) @ W.T, k).to(wide) @ a.to(wide) for part in codes.split(CHUNK)
+    ]
     return torch.cat(rows)
 
 

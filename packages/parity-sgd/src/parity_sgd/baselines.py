@@ -18,9 +18,7 @@ from parity_sgd.network import correlation_loss, integer_power, random_weights
 BRUTE_FORCE_MAX_SUPPORTS = 10**9
 
 
-def gaussian_elimination(
-    X: Float[Tensor, "n d"], y: Float[Tensor, "n"]
-) -> tuple[tuple[int, ...], int] | None:
+def gaussian_elimination(X: Float[Tensor, "n d"], y: Float[Tensor, "n"]) -> tuple[tuple[int, ...], int] | None:
     """Solve XOR_{j in S} x_j + c = y over GF(2) for S and c, by elimination on rows held as Python integers.
 
     Returns:
@@ -60,7 +58,9 @@ def brute_force(X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int) -> tuple
     if not 1 <= k <= d:
         raise InputError(f"k must be in 1..d = 1..{d}, got {k}")
     if comb(d, k) > BRUTE_FORCE_MAX_SUPPORTS:
-        raise InputError(f"brute force over C({d}, {k}) = {comb(d, k):.2g} supports is beyond {BRUTE_FORCE_MAX_SUPPORTS:.0e}")
+        raise InputError(
+            f"brute force over C({d}, {k}) = {comb(d, k):.2g} supports is beyond {BRUTE_FORCE_MAX_SUPPORTS:.0e}"
+        )
     if k == 1:
         correlations = X.T @ y / n
         best = int(correlations.abs().argmax())

@@ -72,7 +72,7 @@ def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: 
         raise InputError(f"decay must not be negative, got {decay}")
     if decay * learning_rate > 1:
         raise InputError(
-            f"decay * learning-rate must be at most 1, got {decay * learning_rate:g}: weights would change sign by decay"
+            f"decay * learning-rate must be at most 1, got {decay * learning_rate:g}: weights would change sign"
         )
 
 

@@ -6,7 +6,7 @@ from shared_core.cli import run
 
 
 def train(
-    d: int,
+    d: int | None = None,
     k: int | None = None,
     support: list[int] | None = None,
     noise: float = 0.0,
@@ -84,8 +84,8 @@ def predict(
 
 
 def scaling(
-    k: int,
-    ds: list[int],
+    k: int | None = None,
+    ds: list[int] | None = None,
     kind: Literal["per-step", "end-to-end"] = "per-step",
     seeds: int = 8,
     seed: int = 0,
@@ -110,7 +110,7 @@ def scaling(
     """
     from parity_sgd.runs import print_table, run_scaling
 
-    rows = run_scaling(kind, k, ds, seeds=seeds, seed=seed, width=width, learning_rate=learning_rate, out=out)
+    rows = run_scaling(kind, k, ds or [], seeds=seeds, seed=seed, width=width, learning_rate=learning_rate, out=out)
     print_table(rows, json)
 
 
@@ -158,7 +158,7 @@ def ablate(
 
 
 def neurons(
-    d: int,
+    d: int | None = None,
     k: int | None = None,
     support: list[int] | None = None,
     noise: float = 0.0,
@@ -203,7 +203,7 @@ def neurons(
 
 def fit(
     file: str,
-    k: int,
+    k: int | None = None,
     label: str | None = None,
     methods: list[Literal["sign-sgd", "elimination", "brute-force", "sgd", "relu-sgd"]] | None = None,
     noise: float | None = None,
@@ -243,8 +243,8 @@ def fit(
 
 def sample(
     file: str,
-    d: int,
-    n: int,
+    d: int | None = None,
+    n: int = 10000,
     k: int | None = None,
     support: list[int] | None = None,
     noise: float = 0.0,

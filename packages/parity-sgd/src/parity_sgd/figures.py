@@ -145,5 +145,3 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
     axes.axvline(0.5, color="black", lw=0.6, ls=":")
     axes.invert_yaxis()
     return figure
-
-

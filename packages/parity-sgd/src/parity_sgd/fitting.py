@@ -167,8 +167,8 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
     needed = critical_batch(d, k, 16 * 2**k, 0.5, settings.noise or 0.0)
     if n < needed / 20:  # measured: a ninth of that is enough with the averaging over steps
         log.warning(
-            "%d rows for d = %d, k = %d: one step gets all its signs right with about %.0f, and about a tenth of that is "
-            "needed in practice; the support may not be found", n, d, k, needed,
+            "%d rows for d = %d, k = %d: one step gets its signs right with about %.0f, and a tenth of that is "
+            "about what is needed; the support may not be found", n, d, k, needed,
         )  # fmt: skip
 
 
@@ -263,9 +263,10 @@ def _brute_force(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings:
 def _plain_sgd(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
     """No sign, no dead zone; learning rates from large to small, since large ones diverge for k >= 3."""
     best: tuple[float, tuple[int, ...], float] = (-1.0, (), 0.0)
+    width, steps = settings.width or 16 * 2**k, settings.epochs * settings.batches
     for rate in (0.1, 0.01, 1e-3, 1e-4):
         W, _ = sgd_same_network(
-            X, y, k, width=settings.width or 16 * 2**k, batch=min(len(X), 4096), steps=settings.epochs * settings.batches,
+            X, y, k, width=width, batch=min(len(X), 4096), steps=steps,
             learning_rate=rate / factorial(k), decay=1.0, seed=seed,
         )  # fmt: skip
         if bool(torch.isfinite(W).all()):
@@ -293,7 +294,7 @@ _SEARCHES: dict[str, Search] = {
 
 def fit_file(
     path: str | Path,
-    k: int,
+    k: int | None,
     *,
     label: str | None = None,
     methods: Sequence[Method] = ("sign-sgd",),
@@ -305,6 +306,8 @@ def fit_file(
     Raises:
         InputError: for a file that is not a table of binary columns, or settings that cannot work.
     """
+    if k is None:
+        raise InputError("give --k, the number of columns in the parity")
     table = read_table(path, label)
     settings = settings or FitSettings()
     check_seed(seed)

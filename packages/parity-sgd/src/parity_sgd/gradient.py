@@ -100,4 +100,6 @@ def critical_batch(d: int, k: int, m: int, threshold: float = 0.5, noise: float 
     try:
         return float(second_moment(d, k)) * 2 * log(m * d) / signal**2
     except OverflowError:
-        raise InputError(f"d^(k-1) is beyond the range of a float for d = {d}, k = {k}; no batch is large enough") from None
+        raise InputError(
+            f"d^(k-1) is beyond the range of a float for d = {d}, k = {k}; no batch is large enough"
+        ) from None

@@ -1,9 +1,9 @@
 """The batch gradient on a CPU without a matrix product: sums of table rows, one row per group of coordinates.
 
-Both products of the gradient, Z = X W^T and G = H^T X, have a factor X of signs. For a group of `bits` coordinates there
-are only 2^bits rows of signs, so <w, x> is a sum of one precomputed row per group, and the second product adds h to one
-row per group and resolves the rows into coordinates once a batch (the method of four Russians). That is `bits` times
-fewer additions than the product, and a batch is never stored beyond its packed bits.
+Both products of the gradient, Z = X W^T and G = H^T X, have a factor X of signs. For a group of `bits` coordinates
+there are only 2^bits rows of signs, so <w, x> is a sum of one precomputed row per group, and the second product adds h
+to one row per group and resolves the rows into coordinates once a batch (the method of four Russians). That is `bits`
+times fewer additions than the product, and a batch is never stored beyond its packed bits.
 
 Arrays are numpy, neurons are the last (contiguous) axis: Wt is (d, m).
 """
@@ -247,7 +247,9 @@ def sign_steps(
         rho: threshold of the mean gradient.
     """
     bits, tables, sums = _workspace(codes.shape[1], codes.shape[2], Wt.shape[1])
-    _sign_steps(codes, weights, Wt, scale, exponent, np.float32(1 - decay * eta), np.float32(eta), rho, bits, tables, sums)
+    _sign_steps(
+        codes, weights, Wt, scale, exponent, np.float32(1 - decay * eta), np.float32(eta), rho, bits, tables, sums
+    )
 
 
 def network_values(

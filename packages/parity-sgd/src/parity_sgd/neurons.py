@@ -15,9 +15,7 @@ from parity_sgd.codes import all_codes, unpack
 from parity_sgd.network import integer_power
 
 
-def is_good(
-    W0: Float[Tensor, "... m d"], a: Float[Tensor, "... m"], support: Sequence[int]
-) -> Bool[Tensor, "... m"]:
+def is_good(W0: Float[Tensor, "... m d"], a: Float[Tensor, "... m"], support: Sequence[int]) -> Bool[Tensor, "... m"]:
     """a_r prod_{j in S} sign(w_rj) = +1: the population gradient then keeps every feature where it is."""
     return a * torch.sign(W0[..., list(support)]).prod(-1) > 0
 

@@ -50,9 +50,7 @@ def population_path(
     """
     W0 = torch.ones(2, k + 1, dtype=torch.float64)
     a = torch.tensor([1.0, -1.0], dtype=torch.float64)  # the first neuron is good, the second bad
-    path = population_run(
-        W0, a, range(k), steps=steps, rho=rho, learning_rate=learning_rate, decay=decay, noise=noise
-    )
+    path = population_run(W0, a, range(k), steps=steps, rho=rho, learning_rate=learning_rate, decay=decay, noise=noise)
     return PopulationPath(path[:, 0, 0], path[:, 1, 0], path[:, 0, k])
 
 

@@ -192,13 +192,14 @@ def batch_formula(context: Context) -> Measurement:
     return Measurement(ratios, all(0.5 <= r <= 1.2 for r in ratios.values()), quantiles, note)
 
 
-def end_to_end_sizes(context_scale: str) -> dict[int, tuple[int, Sequence[int]]]:
+def end_to_end_sizes(scale: str) -> dict[int, tuple[int, Sequence[int]]]:
     """Width and dimensions of the end-to-end sweep, per k."""
-    return {
+    sizes: dict[str, dict[int, tuple[int, Sequence[int]]]] = {
         "smoke": {2: (32, (12, 16, 24))},
         "laptop": {2: (32, (16, 32, 64, 128)), 3: (128, (12, 16, 24, 32, 48)), 4: (256, (10, 12, 16))},
         "paper": {2: (32, (16, 64, 256, 512)), 3: (128, (12, 24, 48, 96)), 4: (256, (10, 12, 16, 24, 32))},
-    }[context_scale]
+    }
+    return sizes[scale]
 
 
 def _end_to_end(context: Context) -> dict[int, tuple[pd.DataFrame, pd.DataFrame, Exponent, int]]:
@@ -232,7 +233,7 @@ def sample_exponent(context: Context) -> Measurement:
     parts = [f"k = {k}: {e.slope:.2f} [{e.low:.2f}, {e.high:.2f}]" for k, (_, e, _) in tables.items()]
     note = (
         f"8 seeds a size, batches on a grid of 1.2, eta = 0.1, T = 1.5 ln(d) / eta; {'; '.join(parts)}; interval: that "
-        f"of k = {worst}; the theorem is an upper bound, and decay averages about 1/eta batches, so small sizes need less"
+        f"of k = {worst}; an upper bound, and decay averages about 1/eta batches, so that small sizes need less"
     )
     holds = all(e.slope <= k - 1 + 0.5 for k, (_, e, _) in tables.items())
     return Measurement(slopes, holds, (exponent.low, exponent.high), note, (figure,))
@@ -312,9 +313,14 @@ def dead_zone(context: Context) -> Measurement:
     study = table[table["study"] == "dead-zone"]
     on, off = (group["accuracy"].to_numpy() for _, group in study.groupby("variant", sort=False))
     means = table.groupby("variant", sort=False)["accuracy"].mean().round(3).to_dict()
-    note = f"{len(on)} seeds, d = 32, k = 3, m = 96, B = {settings.batch}, T = 60; interval: paired over seeds; means: {means}"
+    note = (
+        f"{len(on)} seeds, d = 32, k = 3, m = 96, B = {settings.batch}, T = 60; interval: lowest and highest paired "
+        f"difference; means: {means}"
+    )
     gaps = on - off
-    return Measurement(float(gaps.mean()), bool(gaps.mean() >= 0.1), (float(gaps.min()), float(gaps.max())), note, (figure,))
+    return Measurement(
+        float(gaps.mean()), bool(gaps.mean() >= 0.1), (float(gaps.min()), float(gaps.max())), note, (figure,)
+    )
 
 
 @claims.add(
@@ -333,14 +339,12 @@ def rotation(context: Context) -> Measurement:
     note = f"{len(rotated)} seeds and rotations, standard basis: {standard.mean():.3f}; 8192 test points a run"
     low, high = wilson_interval(round(rotated.sum() * 8192), len(rotated) * 8192)
     interval = (min(low, float(rotated.min())), max(high, float(rotated.max())))
-    return Measurement(
-        float(rotated.mean()), bool(rotated.mean() <= 0.6 and standard.mean() >= 0.99), interval, note
-    )
+    return Measurement(float(rotated.mean()), bool(rotated.mean() <= 0.6 and standard.mean() >= 0.99), interval, note)
 
 
 @claims.add(
     "plain-sgd",
-    statement="The sign is what lets a constant learning rate work from a +-1 start: plain SGD with it diverges for k >= 3",
+    statement="The sign lets a constant learning rate work from a +-1 start: plain SGD with it diverges for k >= 3",
     where="our comparison; the paper's algorithm against plain SGD on the same network",
     quantity="share of plain SGD runs at eta = 0.1 that diverge (k = 3)",
     expected="1",

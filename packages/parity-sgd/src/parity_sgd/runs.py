@@ -82,7 +82,7 @@ def run_training(
         _resume(folder, trainers)
         _train_all(folder, trainers, every)
         history = pd.DataFrame(folder.metrics.read())
-        runs = [finish(trainer, history[history["seed"] == trainer.seed].to_dict("records")) for trainer in trainers]
+        runs = [finish(trainer, history[history["seed"] == trainer.seed]) for trainer in trainers]
         for run in runs:
             with atomic_path(folder.path / f"seed-{run.seed}.safetensors") as aside:
                 metadata = {"package": PACKAGE, "support": json.dumps(task.support), "k": str(task.k)}
@@ -91,7 +91,9 @@ def run_training(
         folder.save_figure("accuracy", figures.accuracy_figure({f"k = {task.k}, d = {task.d}": history}))
         good = is_good(runs[0].W0, runs[0].a, task.support).tolist()
         folder.save_figure("weights", figures.weights_figure(runs[0].W, good, task.support))
-        folder.write_json("result.json", {"task": law, "settings": asdict(settings), "runs": [summary(r) for r in runs]})
+        folder.write_json(
+            "result.json", {"task": law, "settings": asdict(settings), "runs": [summary(r) for r in runs]}
+        )
         log.info("wrote %s", path)
     return runs
 
@@ -183,20 +185,28 @@ def predict_rows(
     for seed in seeds:
         W0, a = random_weights(task.d, width, stream_generator(seed, "weights"))
         rows.append({"start": f"seed {seed}", **asdict(predict_outcome(W0, a, task.support))})
-    log.info(
-        "a random start of width %d ends perfect with probability %.3f", width, success_probability(task.k, width)
-    )
+    log.info("a random start of width %d ends perfect with probability %.3f", width, success_probability(task.k, width))
     return rows
 
 
 def run_scaling(
-    kind: str, k: int, ds: Sequence[int], *, seeds: int, seed: int, width: int | None, learning_rate: float, out: str | None
+    kind: str,
+    k: int | None,
+    ds: Sequence[int],
+    *,
+    seeds: int,
+    seed: int,
+    width: int | None,
+    learning_rate: float,
+    out: str | None,
 ) -> list[dict[str, Any]]:
     """Per-step or end-to-end sample complexity with its exponent; a folder gets the table and the figure.
 
     Raises:
         InputError: for fewer than two sizes, a size below k, or fewer than two seeds.
     """
+    if k is None:
+        raise InputError("give --k, the size of the parity")
     if len(set(ds)) < 2 or min(ds) < k or k < 1:
         raise InputError(f"ds must be at least two different dimensions, none below k = {k}; got {list(ds)}")
     check_seeds(seed, seeds)
@@ -210,7 +220,10 @@ def run_scaling(
             neurons = width or 8
             table = per_step_batch(k, ds, seeds=seeds, seed=seed, neurons=neurons)
             rows = table.groupby("d", as_index=False).agg(
-                samples=("samples", "median"), low=("samples", "min"), high=("samples", "max"), formula=("formula", "first")
+                samples=("samples", "median"),
+                low=("samples", "min"),
+                high=("samples", "max"),
+                formula=("formula", "first"),
             )
             rows["ratio"] = rows["samples"] / rows["formula"]
         else:
@@ -221,9 +234,11 @@ def run_scaling(
             )
             table, rows = smallest_batches(cells), sufficient_batches(cells)
         exponent = fit_exponent(table, k, neurons)
-        result = {"rows": rows.to_dict("records"), "exponent": asdict(exponent)}
+        result = {"rows": _records(rows), "exponent": asdict(exponent)}
         label = "samples for one right step" if kind == "per-step" else "samples T B of a successful run"
-        folder.save_figure("scaling", figures.scaling_figure({k: (table, exponent, neurons)}, label, kind == "per-step"))
+        folder.save_figure(
+            "scaling", figures.scaling_figure({k: (table, exponent, neurons)}, label, kind == "per-step")
+        )
         with atomic_path(folder.path / "table.csv") as aside:
             table.to_csv(aside, index=False)
         folder.write_json("result.json", result)
@@ -231,7 +246,7 @@ def run_scaling(
             "exponent in d: %.2f [%.2f, %.2f]; divided by ln(m d): %.2f [%.2f, %.2f]; exact formula: %.2f; theory: %d "
             "up to logarithms; wrote %s", *list(asdict(exponent).values()), k - 1, path,
         )  # fmt: skip
-    return [{**row, "exponent": exponent.slope} for row in result["rows"]]
+    return [{**row, "exponent": exponent.slope} for row in _records(rows)]
 
 
 def run_ablation(
@@ -247,9 +262,13 @@ def run_ablation(
         rows = table.groupby(["study", "variant"], sort=False, as_index=False).agg(
             accuracy=("accuracy", "mean"), low=("accuracy", "min"), high=("accuracy", "max"), note=("note", "first")
         )
-        folder.write_json("result.json", rows.to_dict("records"))
+        folder.write_json("result.json", _records(rows))
         log.info("wrote %s", path)
-    return rows.to_dict("records")
+    return _records(rows)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
@@ -281,7 +300,9 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
         good = is_good(trainer.W0, trainer.a, task.support).cpu()
         chosen, support = good_and_bad(good), list(task.support)
         if min(chosen) < 0:
-            raise InputError(f"this start has no {'good' if chosen[0] < 0 else 'bad'} neuron; raise width or change seed")
+            raise InputError(
+                f"this start has no {'good' if chosen[0] < 0 else 'bad'} neuron; raise width or change seed"
+            )
         panels = [(f"k = {task.k}, d = {task.d}", path, chosen, support, theory)]
         folder.save_figure("neurons", figures.trajectory_figure(panels))
         folder.save_figure("weights", figures.weights_figure(path[-1], good.tolist(), support))
@@ -305,9 +326,13 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
 
 
 def make_task(
-    d: int, k: int | None, support: Sequence[int] | None, noise: float, seed: int, device: str
+    d: int | None, k: int | None, support: Sequence[int] | None, noise: float, seed: int, device: str
 ) -> SparseParity:
-    """The task that a command's options describe."""
+    """The task that a command's options describe.
+
+    Raises:
+        InputError: if they describe none.
+    """
+    if d is None:
+        raise InputError("give --d, the dimension")
     return SparseParity(d, support, k=k, noise=noise, seed=seed, device=resolve_device(device))
-
-

@@ -115,7 +115,7 @@ def _first_right_batch(task: SparseParity, neurons: int, threshold: float, growt
 
 
 def steps_needed(d: int, learning_rate: float, factor: float = 1.5) -> int:
-    """T = ceil(factor ln(d) / eta): after it the noise coordinates of a neuron together are of size d^(1/2 - factor)."""
+    """T = ceil(factor ln(d) / eta): then the noise of a neuron is of size d^(1/2 - factor)."""
     return max(1, ceil(factor * log(max(d, 2)) / learning_rate))
 
 
@@ -144,7 +144,13 @@ def end_to_end_batch(
         size = max(2.0, 0.002 * critical_batch(d, k, width, threshold))
         while True:
             rows = success_cell(
-                k, d, round(size), width=width, seeds=range(seed, seed + seeds), learning_rate=learning_rate, threshold=threshold
+                k,
+                d,
+                round(size),
+                width=width,
+                seeds=range(seed, seed + seeds),
+                learning_rate=learning_rate,
+                threshold=threshold,
             )
             cells += rows
             if sum(row["success"] for row in rows) >= needed:
@@ -167,7 +173,8 @@ def success_cell(
             trainer.W, trainer.a, trainer.task.support, samples=4096, seed=seed, enumerate_max_d=12
         ).value
         success = accuracy >= SUCCESS_ACCURACY
-        return dict(k=k, d=d, width=width, batch=batch, steps=steps, seed=seed, accuracy=accuracy, success=success)
+        sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
+        return {**sizes, "seed": seed, "accuracy": accuracy, "success": success}
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(one, seeds))
@@ -179,16 +186,19 @@ def smallest_batches(cells: pd.DataFrame) -> pd.DataFrame:
     A seed that never did before the sweep stopped counts as the last batch.
     """
     rows = []
-    for (k, d, seed), group in cells.groupby(["k", "d", "seed"]):
+    for _, group in cells.groupby(["k", "d", "seed"]):
+        k, d, seed = (int(group[name].iloc[0]) for name in ("k", "d", "seed"))
         won = group[group["success"]]
         batch = int(won["batch"].min()) if len(won) else int(group["batch"].max())
         samples = batch * int(group["steps"].iloc[0])
-        rows.append({"k": k, "d": d, "seed": seed, "batch": batch, "samples": samples, "queries": samples * d})
+        rows.append(
+            {"k": k, "d": d, "seed": seed, "batch": batch, "samples": samples, "queries": sq_queries(d, samples)}
+        )
     return pd.DataFrame(rows)
 
 
 def sufficient_batches(cells: pd.DataFrame) -> pd.DataFrame:
-    """Per size the batch at which `end_to_end_batch` stopped: k, d, width, batch, steps, samples, queries, bound d^k."""
+    """Per size the batch at which `end_to_end_batch` stopped, in samples, in queries, and the bound d^k."""
     last = cells.sort_values("batch").groupby(["k", "d"], as_index=False).last()
     last["samples"] = last["batch"] * last["steps"]
     last["queries"] = last["samples"] * last["d"]

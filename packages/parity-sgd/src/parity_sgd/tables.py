@@ -98,9 +98,7 @@ def _signs(path: str | Path, column: str, values: pd.Series) -> np.ndarray:
         row = int(np.flatnonzero(~np.isin(numbers, list(allowed)))[0])
         found = values.iloc[row]
         shown = "a missing value" if pd.isna(found) else repr(found if isinstance(found, str) else float(found))
-        raise InputError(
-            f"{path}: column {column!r} must hold 0/1 or -1/+1, got {shown} in data row {row + 1}"
-        )
+        raise InputError(f"{path}: column {column!r} must hold 0/1 or -1/+1, got {shown} in data row {row + 1}")
     signs = numbers if -1.0 in present else 1 - 2 * numbers
     return signs.astype(np.float32)
 

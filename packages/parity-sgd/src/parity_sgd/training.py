@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, factorial, log
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
 from parity_sgd.checks import check_hyperparameters, check_threshold, warn_where_theory_says_no
-from parity_sgd.codes import parity, random_codes
+from parity_sgd.codes import code_bytes, parity, random_codes
 from parity_sgd.gradient import batch_gradient, critical_batch
 from parity_sgd.lookup import sign_steps
 from parity_sgd.network import random_weights
@@ -23,8 +24,10 @@ from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outco
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity, stream_generator
 
+CHUNK_ROWS = 8192
+"""Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 BLOCK_BYTES = 4 << 20
-"""Data drawn at a time; a batch that is larger is split into chunks of this size."""
+"""Smaller batches are drawn several steps at a time, up to so many bytes."""
 PRUNE_EVERY = 8
 EVALUATION_SAMPLES = 2048
 
@@ -72,9 +75,7 @@ class SignSGD:
             InputError: for a value that cannot work.
         """
         width = 16 * 2**task.k if width is None else width
-        check_hyperparameters(
-            width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay
-        )
+        check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
         signal = (1 - 2 * task.noise) * factorial(task.k)
         rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
         if batch is None:
@@ -179,13 +180,10 @@ class Trainer:
         return self.task.k * self.W.abs().sum(1) ** (self.task.k - 1) >= self.settings.rho
 
     def _in_chunks(self) -> bool:
-        return self.task.counts_pay(self.settings.batch) or self._row_bytes() * self.settings.batch > BLOCK_BYTES
-
-    def _row_bytes(self) -> int:
-        return (self.task.d + 7) // 8 + 4
+        return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
 
     def _steps_at_a_time(self) -> int:
-        fitting = BLOCK_BYTES // (self._row_bytes() * self.settings.batch)
+        fitting = max(1, BLOCK_BYTES // ((code_bytes(self.task.d) + 4) * self.settings.batch))
         # Blocks end at fixed steps, so that pruning happens at the same steps however a run is cut.
         return min(fitting, PRUNE_EVERY - self.step % PRUNE_EVERY)
 
@@ -210,8 +208,7 @@ class Trainer:
             codes, y, _ = self.task.counts(B)
             G = batch_gradient(W, a, self.task.k, codes, y, B)
         else:
-            rows = BLOCK_BYTES // self._row_bytes()
-            sizes = [min(rows, B - start) for start in range(0, B, rows)]
+            sizes = [min(CHUNK_ROWS, B - start) for start in range(0, B, CHUNK_ROWS)]
             G = sum_in_threads(
                 lambda batch: batch_gradient(W, a, self.task.k, batch[0], batch[1], B),
                 (self.task.rows(size)[:2] for size in sizes),
@@ -248,19 +245,25 @@ class Trainer:
         self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
 
 
-def sum_in_threads(function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+@lru_cache(maxsize=1)
+def _chunk_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "parity-sgd-chunks")
+
+
+def sum_in_threads(
+    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
+) -> Tensor:
     """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
     total: Tensor | None = None
     threads = torch.get_num_threads()
     waiting: deque[Future[Tensor]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
-                value = waiting.popleft().result()
-                total = value if total is None else total + value
-        for future in waiting:
-            total = future.result() if total is None else total + future.result()
+    for item in items:
+        waiting.append(_chunk_pool(threads).submit(function, item))
+        if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
+            value = waiting.popleft().result()
+            total = value if total is None else total + value
+    for future in waiting:
+        total = future.result() if total is None else total + future.result()
     assert total is not None
     return total
 
@@ -301,7 +304,7 @@ class TrainedRun:
     history: pd.DataFrame
 
 
-def finish(trainer: Trainer, history: Sequence[Mapping[str, float]] = ()) -> TrainedRun:
+def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
     """Score a run that has done its steps."""
     task = trainer.task
     return TrainedRun(
@@ -312,7 +315,7 @@ def finish(trainer: Trainer, history: Sequence[Mapping[str, float]] = ()) -> Tra
         accuracy=exact_accuracy(trainer.W, trainer.a, task.support, seed=trainer.seed),
         predicted=predict_outcome(trainer.W0, trainer.a, task.support),
         recovered=recover_support(trainer.W, task.k),
-        history=pd.DataFrame(list(history)),
+        history=history,
     )
 
 
@@ -349,12 +352,7 @@ def train(
                 history.append({"step": trainer.step, **trainer.metrics()})
                 if callback:
                     callback(trainer)
-        return finish(trainer, history)
+        return finish(trainer, pd.DataFrame(history))
 
     with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
         return list(pool.map(one, trainers))
-
-
-def without_dead_zone(settings: SignSGD) -> SignSGD:
-    """Plain sign SGD: rho = 0, everything else the same."""
-    return replace(settings, rho=0.0)
