@@ -112,6 +112,7 @@ def test_the_prediction_is_the_accuracy_of_the_ideal_end_state() -> None:
         found = exact_accuracy(ideal, a, support)
         outcome = predict_outcome(W, a, support)
         assert outcome.accuracy == found.value
+        assert 0 <= outcome.ties <= 1 - outcome.accuracy
         assert outcome.margin == pytest.approx(found.margin, rel=1e-6)
         assert outcome.good == int(good.sum())
 

@@ -159,7 +159,7 @@ def test_theory_warns_of_runs_that_cannot_succeed(caplog: pytest.LogCaptureFixtu
     task = SparseParity(64, k=4)
     found = SignSGD(32, 100, 10, 12.0).warn(task)
     assert len(found) == 3
-    assert "width 32 is below 8 * 2^k = 128" in found[0]
+    assert "width 32 is below max(8 * 2^k, 4^k / 2) = 128" in found[0]
     assert "probability" in found[0]
     assert not SignSGD.default(task).warn(task)
     assert "dead zone" in SignSGD.default(task, rho=0.0).warn(task)[0]

@@ -100,11 +100,12 @@ def warn_where_theory_says_no(
     from parity_sgd.neurons import success_probability
 
     found = []
-    if width < 8 * 2**k and k <= 10:
+    enough = max(8 * 2**k, 4**k // 2)
+    if width < enough and k <= 10:
         chance = success_probability(k, width, draws=2000)
         found.append(
-            f"width {width} is below 8 * 2^k = {8 * 2**k}: even with infinite data a random start of this width ends "
-            f"in a perfect classifier with probability {chance:.2f}"
+            f"width {width} is below max(8 * 2^k, 4^k / 2) = {enough}: even with infinite data a random start of this "
+            f"width ends in a perfect classifier with probability {chance:.2f}"
         )
     signal = (1 - 2 * noise) * factorial(k)
     if 0 < rho < signal:

@@ -30,7 +30,7 @@ def train(
         k: size of the parity; its support is then the first k coordinates.
         support: the coordinates of the parity, comma separated, counted from 0.
         noise: probability with which a training label is flipped.
-        width: neurons; 16 * 2^k by default.
+        width: neurons; max(16 * 2^k, 4^k) by default.
         batch: fresh samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
         rho: threshold of the mean gradient; half of the signal (1 - 2 noise) k! by default.
@@ -70,7 +70,7 @@ def predict(
         d: dimension.
         k: size of the parity.
         support: its coordinates, comma separated.
-        width: neurons; 16 * 2^k by default.
+        width: neurons; max(16 * 2^k, 4^k) by default.
         seeds: number of starts, those of `train` with the same seeds.
         seed: first seed.
         checkpoint: a seed-N.safetensors of `train`: its start's prediction beside what training ended in.
@@ -79,7 +79,6 @@ def predict(
     from parity_sgd.runs import check_seeds, make_task, predict_rows, print_table
 
     task = make_task(d, 1 if checkpoint and k is None and support is None else k, support, 0.0, seed, "cpu")
-    width = 16 * 2**task.k if width is None else width
     print_table(predict_rows(task, width, check_seeds(seed, seeds), checkpoint), json)
 
 
@@ -103,7 +102,7 @@ def scaling(
             which three quarters of whole runs reach accuracy 0.99.
         seeds: runs a size.
         seed: first seed.
-        width: neurons; 8 per-step and 16 * 2^k end-to-end by default.
+        width: neurons; 8 per-step and max(16 * 2^k, 4^k) end-to-end by default.
         learning_rate: eta of whole runs.
         out: run folder; runs/parity-sgd-scaling-KIND-kK-seedN by default.
         json: print JSON instead of a table.
@@ -138,7 +137,7 @@ def ablate(
         support: its coordinates, comma separated.
         studies: of dead-zone, threshold, basis, sign, width and learning-rate; all by default.
         noise: label noise of the training data.
-        width: neurons; 16 * 2^k by default.
+        width: neurons; max(16 * 2^k, 4^k) by default.
         batch: samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
         learning_rate: eta.
@@ -180,7 +179,7 @@ def neurons(
         k: size of the parity.
         support: its coordinates, comma separated.
         noise: label noise of the training data.
-        width: neurons; 16 * 2^k by default.
+        width: neurons; max(16 * 2^k, 4^k) by default.
         batch: samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
         rho: threshold of the mean gradient; half of the signal (1 - 2 noise) k! by default.
@@ -225,7 +224,7 @@ def fit(
         label: label column; y or label where there is one, else the last.
         methods: sign-sgd by default; elimination over GF(2) is far better where labels have no noise.
         noise: label noise to assume; 0, 0.1, 0.2 and 0.3 are tried by default.
-        width: neurons; 16 * 2^k by default.
+        width: neurons; max(16 * 2^k, 4^k) by default.
         epochs: passes over the training rows.
         batches: mini-batches a pass.
         learning_rate: eta.

@@ -104,8 +104,19 @@ def scaling_figure(tables: Mapping[int, tuple[pd.DataFrame, Exponent, int]], yla
     if formula:
         axes.plot([], [], color="black", ls=":", label="exact formula V 2 ln(md) / (k!/2)$^2$")
     axes.set(xlabel="dimension d", ylabel=ylabel, xscale="log", yscale="log")
+    _ticks_at_sizes(axes, {int(d) for table, _, _ in tables.values() for d in table["d"]})
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _ticks_at_sizes(axes: Axes, sizes: set[int]) -> None:
+    """Label sizes at least a fifth apart: log axes otherwise print overlapping 2 x 10^1, 3 x 10^1."""
+    shown: list[int] = []
+    for d in sorted(sizes):
+        if not shown or d >= 1.2 * shown[-1]:
+            shown.append(d)
+    axes.set_xticks(shown, [str(d) for d in shown])
+    axes.set_xticks([], minor=True)
 
 
 def queries_figure(tables: Mapping[int, pd.DataFrame]) -> Figure:
@@ -116,6 +127,7 @@ def queries_figure(tables: Mapping[int, pd.DataFrame]) -> Figure:
         axes.plot(table["d"], table["queries"], "o-", color=colour, ms=4, label=f"k = {k}: d T B measured")
         axes.plot(table["d"], table["sq_bound"], color=colour, ls=":", label=f"k = {k}: d^{k}")
     axes.set(xlabel="dimension d", ylabel="scalar queries", xscale="log", yscale="log")
+    _ticks_at_sizes(axes, {int(d) for table in tables.values() for d in table["d"]})
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -28,6 +28,7 @@ from parity_sgd.checks import check_seed
 from parity_sgd.codes import pack
 from parity_sgd.gradient import batch_gradient, critical_batch
 from parity_sgd.network import random_weights
+from parity_sgd.neurons import default_width
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.tables import read_table
 
@@ -42,7 +43,7 @@ class FitSettings:
     """How sign SGD is run on a table.
 
     Args:
-        width: neurons; 16 * 2^k where None.
+        width: neurons; max(16 * 2^k, 4^k) where None.
         epochs: passes over the training rows.
         batches: mini-batches a pass; fewer are taken where rows are few.
         learning_rate: eta.
@@ -150,8 +151,8 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
     """
     if not 1 <= k <= d:
         raise InputError(f"k must be in 1..{d}, the number of feature columns that vary; got {k}")
-    if k > 12:
-        raise InputError(f"k must be at most 12 (the network has 16 * 2^k neurons), got {k}")
+    if k > 8:
+        raise InputError(f"k must be at most 8 (the network has 4^k neurons), got {k}")
     if n < 20:
         raise InputError(f"at least 20 rows are needed to train and to test, got {n}")
     for name, value in (("width", settings.width), ("epochs", settings.epochs), ("batches", settings.batches)):
@@ -164,7 +165,7 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
         )
     if settings.noise is not None and not 0 <= settings.noise < 0.5:
         raise InputError(f"noise must be in [0, 0.5), got {settings.noise}")
-    needed = critical_batch(d, k, 16 * 2**k, 0.5, settings.noise or 0.0)
+    needed = critical_batch(d, k, default_width(k), 0.5, settings.noise or 0.0)
     if n < needed / 20:  # measured: a ninth of that is enough with the averaging over steps
         log.warning(
             "%d rows for d = %d, k = %d: one step gets its signs right with about %.0f, and a tenth of that is "
@@ -233,7 +234,7 @@ def sign_sgd_on_table(
     rho is half of the signal (1 - 2 noise) k!.
     """
     generator = torch.Generator().manual_seed(seed)
-    width = settings.width or 16 * 2**k
+    width = settings.width or default_width(k)
     W, a = random_weights(X.shape[1], width, generator)
     codes, eta = pack(X), settings.learning_rate
     rho = 0.5 * (1 - 2 * noise) * factorial(k)
@@ -263,7 +264,7 @@ def _brute_force(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings:
 def _plain_sgd(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
     """No sign, no dead zone; learning rates from large to small, since large ones diverge for k >= 3."""
     best: tuple[float, tuple[int, ...], float] = (-1.0, (), 0.0)
-    width, steps = settings.width or 16 * 2**k, settings.epochs * settings.batches
+    width, steps = settings.width or default_width(k), settings.epochs * settings.batches
     for rate in (0.1, 0.01, 1e-3, 1e-4):
         W, _ = sgd_same_network(
             X, y, k, width=width, batch=min(len(X), 4096), steps=steps,

@@ -102,8 +102,9 @@ def width(context: Context) -> Measurement:
     enough = min(row["probability"] for row in rows if row["width"] == 16 * 2 ** row["k"])
     slope = float(np.mean(slopes))
     note = (
-        f"{draws} starts a point, 3 seeds; widths on a grid of factors 1.1; success at 16 * 2^k at least {enough:.3f}; "
-        "2^k neurons, the size of the good network, rarely suffice from a random start (figure)"
+        f"{draws} starts a point, 3 seeds; widths on a grid of factors 1.1; lowest success at 16 * 2^k: {enough:.3f}; "
+        "2^k neurons, the size of the good network, rarely suffice from a random start, and 16 * 2^k do up to k = 4 "
+        "only: the needed width grows by more than k 2^k. That is still 2^Theta(k); the threshold here was stricter"
     )
     holds = 0.75 <= slope <= 1.5 and enough > 0.95
     return Measurement(slope, holds, (min(slopes), max(slopes)), note, (figure,))
@@ -113,22 +114,34 @@ def width(context: Context) -> Measurement:
     "prediction",
     statement="Only good neurons of the start survive: the outcome is that of the good network approximated by them",
     where="proof idea: good and bad neurons",
-    quantity="largest |trained accuracy - accuracy read off the initial weights|",
+    quantity="largest distance of the trained accuracy from that read off the initial weights (ties either way)",
     expected="<= 0.01, with starts of both kinds (perfect and not)",
 )
 def prediction(context: Context) -> Measurement:
     """A2: k = 4 with 64 neurons, where half of the starts are unlucky."""
     task = SparseParity(12, k=4, device=context.device)
     settings = SignSGD(64, context.at(20000, 40000, 200000), 60, 12.0)
-    runs = train(task, settings, seeds=_seeds(context, context.at(4, 20, 50)))
-    gaps = [abs(run.accuracy.value - run.predicted.accuracy) for run in runs]
+    seeds = [seed + 500 for seed in _seeds(context, context.at(4, 20, 50))]
+    runs = train(task, settings, seeds=seeds)
+    gaps = [prediction_gap(run) for run in runs]
     lucky = sum(run.predicted.accuracy == 1 for run in runs)
-    note = f"{len(runs)} seeds, {lucky} starts predicted perfect; one configuration (d = 12, k = 4, m = 64)"
+    ties = sum(run.predicted.ties > 0 for run in runs)
+    note = (
+        f"{len(runs)} seeds, {lucky} starts predicted perfect, {ties} with ties; one configuration (d = 12, k = 4, "
+        "m = 64); a first version predicted ties as errors and missed 1 of 20 runs by 1/16: ties can go either way, "
+        "are now predicted as an interval, and are measured here on other seeds"
+    )
     both = 0 < lucky < len(runs)
     holds = None if not both else max(gaps) <= 0.01
     if not both:
         note += "; starts of one kind only"
     return Measurement(max(gaps), holds, (min(gaps), max(gaps)), note)
+
+
+def prediction_gap(run: TrainedRun) -> float:
+    """How far the trained accuracy lies outside [accuracy, accuracy + ties] of the prediction."""
+    low, value = run.predicted.accuracy, run.accuracy.value
+    return max(low - value, value - low - run.predicted.ties, 0.0)
 
 
 def _per_step(context: Context) -> dict[int, tuple[pd.DataFrame, Exponent, int]]:

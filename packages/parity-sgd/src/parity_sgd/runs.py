@@ -24,7 +24,7 @@ from parity_sgd.ablation import ablate
 from parity_sgd.accuracy import exact_accuracy
 from parity_sgd.checks import check_seed
 from parity_sgd.network import random_weights
-from parity_sgd.neurons import is_good, predict_outcome, success_probability
+from parity_sgd.neurons import default_width, is_good, predict_outcome, success_probability
 from parity_sgd.parity import SparseParity, stream_generator
 from parity_sgd.population import good_and_bad, population_path
 from parity_sgd.scaling import (
@@ -172,13 +172,14 @@ def load_weights(path: str | Path) -> tuple[Tensor, Tensor, Tensor, tuple[int, .
 
 
 def predict_rows(
-    task: SparseParity, width: int, seeds: Sequence[int], checkpoint: str | None = None
+    task: SparseParity, width: int | None, seeds: Sequence[int], checkpoint: str | None = None
 ) -> list[dict[str, Any]]:
     """Outcome of training read off initial weights: of random starts, or of a checkpoint's start beside its end."""
     if checkpoint is not None:
         W, a, W0, support = load_weights(checkpoint)
         outcome, end = predict_outcome(W0, a, support), exact_accuracy(W, a, support)
         return [{"start": checkpoint, **asdict(outcome), "trained_accuracy": end.value, "method": end.method}]
+    width = default_width(task.k) if width is None else width
     if width < 1:
         raise InputError(f"width must be at least 1, got {width}")
     rows: list[dict[str, Any]] = []
@@ -227,7 +228,7 @@ def run_scaling(
             )
             rows["ratio"] = rows["samples"] / rows["formula"]
         else:
-            neurons = width or 16 * 2**k
+            neurons = width or default_width(k)
             needed = -(-3 * seeds // 4)
             cells = end_to_end_batch(
                 k, ds, width=neurons, seeds=seeds, needed=needed, seed=seed, learning_rate=learning_rate

@@ -15,6 +15,7 @@ from shared_core.logging import progress
 from parity_sgd.accuracy import exact_accuracy
 from parity_sgd.codes import unpack
 from parity_sgd.gradient import batch_gradient, critical_batch
+from parity_sgd.neurons import default_width
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity, stream_generator
 from parity_sgd.training import SignSGD, Trainer
@@ -138,7 +139,7 @@ def end_to_end_batch(
     Returns:
         One row a size, batch and seed: k, d, width, batch, steps, seed, accuracy, success.
     """
-    width = 16 * 2**k if width is None else width
+    width = default_width(k) if width is None else width
     cells = []
     for d in progress(list(ds), f"end-to-end batch, k = {k}"):
         size = max(2.0, 0.002 * critical_batch(d, k, width, threshold))

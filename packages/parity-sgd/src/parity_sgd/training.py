@@ -20,7 +20,14 @@ from parity_sgd.codes import code_bytes, parity, random_codes
 from parity_sgd.gradient import batch_gradient, critical_batch
 from parity_sgd.lookup import sign_steps
 from parity_sgd.network import random_weights
-from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
+from parity_sgd.neurons import (
+    Outcome,
+    RecoveredSupport,
+    default_width,
+    is_good,
+    predict_outcome,
+    recover_support,
+)
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity, stream_generator
 
@@ -68,13 +75,13 @@ class SignSGD:
     ) -> "SignSGD":
         """Settings with which a run succeeds nearly always; each can be given instead.
 
-        Width 16 * 2^k; rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs right about
+        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs right about
         half of the time; 2 ln(d) / eta steps and at least 20.
 
         Raises:
             InputError: for a value that cannot work.
         """
-        width = 16 * 2**task.k if width is None else width
+        width = default_width(task.k) if width is None else width
         check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
         signal = (1 - 2 * task.noise) * factorial(task.k)
         rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
