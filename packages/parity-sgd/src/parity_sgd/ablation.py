@@ -21,15 +21,24 @@ from parity_sgd.training import SignSGD, train
 STUDIES = ("dead-zone", "threshold", "basis", "sign", "width", "learning-rate")
 
 
+def check_studies(studies: Sequence[str]) -> None:
+    """Refuse unknown studies.
+
+    Raises:
+        InputError: naming the unknown study and the known ones.
+    """
+    unknown = [name for name in studies if name not in STUDIES]
+    if unknown:
+        raise InputError(f"there is no study {unknown[0]!r}; studies: {', '.join(STUDIES)}")
+
+
 def ablate(task: SparseParity, settings: SignSGD, studies: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """Accuracy with one ingredient changed at a time: columns study, variant, seed, accuracy, note.
 
     Raises:
         InputError: for an unknown study.
     """
-    unknown = [name for name in studies if name not in STUDIES]
-    if unknown:
-        raise InputError(f"there is no study {unknown[0]!r}; studies: {', '.join(STUDIES)}")
+    check_studies(studies)
     rows: list[dict[str, object]] = []
     for study in progress(list(studies), "ablations"):
         for variant, measure in _variants(study, task, settings).items():

@@ -20,7 +20,7 @@ from shared_core.run_folder import RunFolder
 from torch import Tensor
 
 from parity_sgd import figures
-from parity_sgd.ablation import ablate
+from parity_sgd.ablation import ablate, check_studies
 from parity_sgd.accuracy import exact_accuracy
 from parity_sgd.checks import check_seed
 from parity_sgd.network import random_weights
@@ -85,7 +85,7 @@ def run_training(
         runs = [finish(trainer, history[history["seed"] == trainer.seed]) for trainer in trainers]
         for run in runs:
             with atomic_path(folder.path / f"seed-{run.seed}.safetensors") as aside:
-                metadata = {"package": PACKAGE, "support": json.dumps(task.support), "k": str(task.k)}
+                metadata = {PACKAGE: json.dumps({"support": task.support})}  # one entry: their order is not fixed
                 tensors = {"W": run.W, "a": run.a, "W0": run.W0}
                 save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, aside, metadata)
         folder.save_figure("accuracy", figures.accuracy_figure({f"k = {task.k}, d = {task.d}": history}))
@@ -166,9 +166,9 @@ def load_weights(path: str | Path) -> tuple[Tensor, Tensor, Tensor, tuple[int, .
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("package") != PACKAGE or not {"W", "a", "W0"} <= set(tensors):
+    if PACKAGE not in metadata or not {"W", "a", "W0"} <= set(tensors):
         raise InputError(f"{path} was not written by `{PACKAGE} train` (seed-N.safetensors)")
-    return tensors["W"], tensors["a"], tensors["W0"], tuple(json.loads(metadata["support"]))
+    return tensors["W"], tensors["a"], tensors["W0"], tuple(json.loads(metadata[PACKAGE])["support"])
 
 
 def predict_rows(
@@ -254,6 +254,7 @@ def run_ablation(
     task: SparseParity, settings: SignSGD, studies: Sequence[str], seeds: Sequence[int], out: str | None
 ) -> list[dict[str, Any]]:
     """Ablations into a folder: one row a variant with mean, lowest and highest accuracy over seeds."""
+    check_studies(studies)
     record = {"verb": "ablate", "d": task.d, "support": task.support, "noise": task.noise, "device": task.device.type}
     record |= {**asdict(settings), "studies": list(studies), "seeds": list(seeds)}
     path = Path(out or f"runs/{PACKAGE}-ablate-d{task.d}-k{task.k}-seed{seeds[0]}")

@@ -75,8 +75,8 @@ class SignSGD:
     ) -> "SignSGD":
         """Settings with which a run succeeds nearly always; each can be given instead.
 
-        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs right about
-        half of the time; 2 ln(d) / eta steps and at least 20.
+        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs
+        right about half of the time; 2 ln(d) / eta steps and at least 20.
 
         Raises:
             InputError: for a value that cannot work.
