@@ -13,7 +13,7 @@ from parity_sgd.codes import unpack
 from parity_sgd.lookup import gradient_sum
 from parity_sgd.network import integer_power
 
-CHUNK = 16384
+CHUNK = 65536
 
 
 def batch_gradient(

@@ -33,6 +33,7 @@ from parity_sgd.parity import SparseParity, stream_generator
 
 CHUNK_ROWS = 8192
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
+GPU_CHUNK_ROWS = 65536
 BLOCK_BYTES = 4 << 20
 """Smaller batches are drawn several steps at a time, up to so many bytes."""
 PRUNE_EVERY = 8
@@ -215,7 +216,8 @@ class Trainer:
             codes, y, _ = self.task.counts(B)
             G = batch_gradient(W, a, self.task.k, codes, y, B)
         else:
-            sizes = [min(CHUNK_ROWS, B - start) for start in range(0, B, CHUNK_ROWS)]
+            rows = CHUNK_ROWS if self.W.device.type == "cpu" else GPU_CHUNK_ROWS
+            sizes = [min(rows, B - start) for start in range(0, B, rows)]
             G = sum_in_threads(
                 lambda batch: batch_gradient(W, a, self.task.k, batch[0], batch[1], B),
                 (self.task.rows(size)[:2] for size in sizes),
