@@ -139,7 +139,7 @@ def width_figure(table: pd.DataFrame) -> Figure:
     for colour, (k, group) in zip(COLOURS, table.groupby("k"), strict=False):
         axes.plot(group["width"] / 2 ** int(str(k)), group["probability"], "o-", ms=4, color=colour, label=f"k = {k}")
     axes.set(xlabel="width / 2^k", ylabel="P(perfect classifier)", xscale="log", ylim=(-0.03, 1.03))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
