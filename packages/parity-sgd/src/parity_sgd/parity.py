@@ -1,0 +1,146 @@
+"""The data law: x uniform on {-1, +1}^d, y = prod_{j in S} x_j, perhaps with label noise; a stream, never stored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from shared_core.errors import InputError
+from torch import Tensor
+
+from parity_sgd.checks import check_noise, check_seed, check_support
+from parity_sgd.codes import all_codes, code_bytes, parity, random_codes, unpack
+
+MULTINOMIAL_MAX_D = 14
+"""Up to this dimension a batch larger than the cube is drawn as 2^d counts."""
+
+
+class Batch(NamedTuple):
+    """Packed points with a label times a multiplicity each; `total` is the batch size B."""
+
+    codes: UInt8[Tensor, "n bytes"]
+    weights: Float[Tensor, "n"]
+    total: int
+
+
+class SparseParity:
+    """A stream of (x, y) with y the product of k of the d coordinates.
+
+    Args:
+        d: dimension.
+        support: the k coordinates, any distinct ones of 0..d-1; alternatively
+        k: the number of coordinates, and the support is the first k.
+        noise: probability in [0, 1/2) with which a label is flipped.
+        seed: seed of the stream that `sample` and iteration consume.
+        device: where the data are made.
+
+    Raises:
+        InputError: for a support or a noise level outside these ranges.
+
+    Example:
+        >>> task = SparseParity(d=32, support=[3, 7, 21], noise=0.1, seed=0)
+        >>> X, y = task.sample(1000)
+        >>> X.shape, y.shape
+        (torch.Size([1000, 32]), torch.Size([1000]))
+    """
+
+    def __init__(
+        self,
+        d: int,
+        support: Sequence[int] | None = None,
+        *,
+        k: int | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.support = check_support(d, support, k)
+        self.d, self.k, self.noise, self.seed = d, len(self.support), check_noise(noise), check_seed(seed)
+        self.device = torch.device(device)
+        self._points = stream_generator(seed, "points", device)
+        self._flips = stream_generator(seed, "flips", device)
+
+    def with_seed(self, seed: int) -> Self:
+        """The same law with another stream, at its beginning."""
+        return type(self)(self.d, self.support, noise=self.noise, seed=seed, device=self.device)
+
+    def clean(self) -> Self:
+        """The same points without label noise, at the beginning of the stream."""
+        return type(self)(self.d, self.support, seed=self.seed, device=self.device)
+
+    def sample(self, n: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:
+        """The next n points of the stream and their labels, all in {-1, +1}."""
+        batch = self.rows(n)
+        return unpack(batch.codes, self.d), batch.weights
+
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, "d"], Float[Tensor, ""]]]:
+        """Endless single examples, drawn 1024 at a time."""
+        while True:
+            yield from zip(*self.sample(1024), strict=True)
+
+    def draw(self, steps: int, n: int) -> tuple[UInt8[Tensor, "steps n bytes"], Float[Tensor, "steps n"]]:
+        """The next `steps` batches of n packed points with their labels; the stream is the same however it is cut.
+
+        Raises:
+            InputError: if n < 1.
+        """
+        if n < 1:
+            raise InputError(f"the number of samples must be at least 1, got {n}")
+        codes = random_codes(steps, n * code_bytes(self.d) * 8, self._points, align=8)
+        codes = codes[:, : n * code_bytes(self.d)].reshape(steps, n, -1)
+        y = parity(codes.flatten(0, 1), self.support).view(steps, n)
+        if self.noise:
+            flips = torch.rand(steps, n, generator=self._flips, device=self.device) < self.noise
+            y = torch.where(flips, -y, y)
+        return codes, y
+
+    def rows(self, n: int) -> Batch:
+        """n independent packed points."""
+        codes, y = self.draw(1, n)
+        return Batch(codes[0], y[0], n)
+
+    def counts(self, n: int) -> Batch:
+        """The same law as `rows` for sums over the batch: how often each of the 2^d points occurs.
+
+        Multinomial counts cost O(2^d) whatever n is. With label noise the weight is (unflipped - flipped) y.
+
+        Raises:
+            InputError: beyond d = 14, where 2^d points are no saving.
+        """
+        if self.d > MULTINOMIAL_MAX_D:
+            raise InputError(f"counts need d <= {MULTINOMIAL_MAX_D}, got d = {self.d}")
+        seeds = torch.randint(2**63 - 1, (2,), generator=self._points, device=self.device).tolist()
+        rng = np.random.default_rng(seeds)
+        counts = rng.multinomial(n, np.full(2**self.d, 0.5**self.d))
+        if self.noise:
+            counts = counts - 2 * rng.binomial(counts, self.noise)
+        codes = all_codes(self.d, self.device)
+        multiplicity = torch.from_numpy(counts).to(device=self.device, dtype=torch.float32)
+        return Batch(codes, parity(codes, self.support) * multiplicity, n)
+
+    def counts_pay(self, n: int) -> bool:
+        """Whether a batch of n is cheaper as counts."""
+        return self.d <= MULTINOMIAL_MAX_D and n > 2**self.d
+
+    def batch(self, n: int) -> Batch:
+        """A batch of n in whichever form is cheaper."""
+        return self.counts(n) if self.counts_pay(n) else self.rows(n)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the stream stands."""
+        return {"points": self._points.get_state(), "flips": self._flips.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another stream of the same law stood."""
+        self._points.set_state(state["points"])
+        self._flips.set_state(state["flips"])
+
+
+def stream_generator(
+    seed: int, stream: Literal["points", "flips", "weights"], device: str | torch.device = "cpu"
+) -> torch.Generator:
+    """A generator of its own for each thing that is drawn, so that one does not consume another's numbers."""
+    number = ("points", "flips", "weights").index(stream)
+    state = np.random.SeedSequence([check_seed(seed), number]).generate_state(1, np.uint32)
+    return torch.Generator(device).manual_seed(int(state[0]))

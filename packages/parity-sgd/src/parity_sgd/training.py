@@ -1,0 +1,367 @@
+"""The paper's algorithm: online sign SGD with a dead zone on the two-layer network."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, factorial, log
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from shared_core.errors import InputError, RunError
+from torch import Tensor
+
+from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
+from parity_sgd.checks import check_hyperparameters, check_threshold, warn_where_theory_says_no
+from parity_sgd.codes import code_bytes, parity, random_codes
+from parity_sgd.gradient import batch_gradient, critical_batch
+from parity_sgd.lookup import sign_steps
+from parity_sgd.network import random_weights
+from parity_sgd.neurons import (
+    Outcome,
+    RecoveredSupport,
+    default_width,
+    is_good,
+    predict_outcome,
+    recover_support,
+)
+from parity_sgd.optimizer import threshold_sign
+from parity_sgd.parity import SparseParity, stream_generator
+
+CHUNK_ROWS = 8192
+"""Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
+GPU_CHUNK_ROWS = 65536
+BLOCK_BYTES = 4 << 20
+"""Smaller batches are drawn several steps at a time, up to so many bytes."""
+PRUNE_EVERY = 8
+EVALUATION_SAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class SignSGD:
+    """Hyper-parameters of the algorithm.
+
+    Args:
+        width: m, number of neurons.
+        batch: B, fresh samples a step.
+        steps: T.
+        rho: absolute threshold of the mean gradient; a feature's gradient is (1 - 2 noise) k! at the start.
+        learning_rate: eta.
+        decay: lambda, applied outside the sign.
+        prune: leave neurons out of the products once no batch can move them any more (exact).
+    """
+
+    width: int
+    batch: int
+    steps: int
+    rho: float
+    learning_rate: float = 0.1
+    decay: float = 1.0
+    prune: bool = True
+
+    @classmethod
+    def default(
+        cls,
+        task: SparseParity,
+        *,
+        width: int | None = None,
+        batch: int | None = None,
+        steps: int | None = None,
+        rho: float | None = None,
+        learning_rate: float = 0.1,
+        decay: float = 1.0,
+    ) -> "SignSGD":
+        """Settings with which a run succeeds nearly always; each can be given instead.
+
+        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs
+        right about half of the time; 2 ln(d) / eta steps and at least 20.
+
+        Raises:
+            InputError: for a value that cannot work.
+        """
+        width = default_width(task.k) if width is None else width
+        check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
+        signal = (1 - 2 * task.noise) * factorial(task.k)
+        rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
+        if batch is None:
+            batch = ceil(critical_batch(task.d, task.k, width, rho / signal if rho else 0.5, task.noise))
+        steps = max(20, ceil(2 * log(max(task.d, 2)) / learning_rate)) if steps is None else steps
+        settings = cls(width, batch, steps, rho, learning_rate, decay)
+        settings.check(task)
+        return settings
+
+    def check(self, task: SparseParity) -> None:
+        """Refuse values that cannot work for this task.
+
+        Raises:
+            InputError: naming the argument.
+        """
+        check_hyperparameters(
+            width=self.width,
+            batch=self.batch,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+        )
+        check_threshold(self.rho, task.k, task.noise)
+
+    def warn(self, task: SparseParity) -> list[str]:
+        """Log, and return, what theory says against these settings."""
+        return warn_where_theory_says_no(
+            d=task.d,
+            k=task.k,
+            width=self.width,
+            batch=self.batch,
+            steps=self.steps,
+            rho=self.rho,
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            noise=task.noise,
+        )
+
+
+class Trainer:
+    """One run: initial weights and data from `seed`, any number of steps at a time.
+
+    Args:
+        task: the law; its device is where the run happens. The run has a stream of its own.
+        settings: hyper-parameters.
+        seed: seed of the initial weights and of the stream.
+        weights: (W, a) to start from instead.
+
+    Attributes:
+        W0: initial weights.
+        a: second layer.
+        step: steps done.
+
+    Raises:
+        InputError: if settings cannot work for the task.
+    """
+
+    def __init__(
+        self,
+        task: SparseParity,
+        settings: SignSGD,
+        seed: int = 0,
+        weights: tuple[Float[Tensor, "m d"], Float[Tensor, "m"]] | None = None,
+    ) -> None:
+        settings.check(task)
+        if weights is None:
+            weights = random_weights(task.d, settings.width, stream_generator(seed, "weights", task.device))
+        self.task, self.settings, self.seed, self.step = task.with_seed(seed), settings, seed, 0
+        self.W0, self.a = weights[0].to(task.device), weights[1].to(task.device)
+        if self.W0.shape != (settings.width, task.d):
+            raise InputError(f"initial weights must be {(settings.width, task.d)}, got {tuple(self.W0.shape)}")
+        self.W = self.W0.clone()
+
+    def advance(self, steps: int) -> None:
+        """Do `steps` steps, each on a fresh batch.
+
+        w_r <- (1 - lambda eta) w_r + eta st(G_r),  G_r = (1/B) sum_i k <w_r, x_i>^(k-1) a_r y_i x_i.
+
+        Raises:
+            RunError: if weights are no longer finite.
+        """
+        end = self.step + steps
+        fused = self.W.device.type == "cpu" and self.W.dtype == torch.float32 and not self._in_chunks()
+        while self.step < end:
+            block = min(end - self.step, self._steps_at_a_time() if fused else 1)
+            alive = self._alive()
+            living, a = self.W[alive], self.a[alive]
+            if fused:
+                moved = self._fused_steps(living, a, block)
+            else:
+                moved = self._one_step(living, a)
+            self.W *= (1 - self.settings.decay * self.settings.learning_rate) ** block  # neurons that only decay
+            self.W[alive] = moved
+            self.step += block
+        if not bool(torch.isfinite(self.W).all()):
+            raise RunError(f"weights are not finite after step {self.step}; lower learning-rate")
+
+    def _alive(self) -> Tensor:
+        """Neurons that some batch could still move: |G_rj| <= k ||w_r||_1^(k-1), and norms of others only shrink."""
+        if not self.settings.prune or self.settings.decay == 0:
+            return torch.ones(len(self.W), dtype=torch.bool, device=self.W.device)
+        return self.task.k * self.W.abs().sum(1) ** (self.task.k - 1) >= self.settings.rho
+
+    def _in_chunks(self) -> bool:
+        return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
+
+    def _steps_at_a_time(self) -> int:
+        fitting = max(1, BLOCK_BYTES // ((code_bytes(self.task.d) + 4) * self.settings.batch))
+        # Blocks end at fixed steps, so that pruning happens at the same steps however a run is cut.
+        return min(fitting, PRUNE_EVERY - self.step % PRUNE_EVERY)
+
+    def _fused_steps(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"], steps: int) -> Float[Tensor, "n d"]:
+        codes, y = self.task.draw(steps, self.settings.batch)
+        Wt = np.ascontiguousarray(W.T.numpy())
+        sign_steps(
+            codes.numpy(),
+            y.numpy(),
+            Wt,
+            a.double().numpy() * (self.task.k / self.settings.batch),
+            exponent=self.task.k - 1,
+            eta=self.settings.learning_rate,
+            decay=self.settings.decay,
+            rho=self.settings.rho,
+        )
+        return torch.from_numpy(Wt).T
+
+    def _one_step(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+        B, eta = self.settings.batch, self.settings.learning_rate
+        if self.task.counts_pay(B):
+            codes, y, _ = self.task.counts(B)
+            G = batch_gradient(W, a, self.task.k, codes, y, B)
+        else:
+            rows = CHUNK_ROWS if self.W.device.type == "cpu" else GPU_CHUNK_ROWS
+            sizes = [min(rows, B - start) for start in range(0, B, rows)]
+            G = sum_in_threads(
+                lambda batch: batch_gradient(W, a, self.task.k, batch[0], batch[1], B),
+                (self.task.rows(size)[:2] for size in sizes),
+            )
+        return (1 - self.settings.decay * eta) * W + eta * threshold_sign(G, self.settings.rho).to(W.dtype)
+
+    def metrics(self) -> dict[str, float]:
+        """Where the run stands: accuracy and margins on fresh clean points, sizes of features and of noise."""
+        codes, y = _evaluation_points(self.task)
+        margins = y * packed_values(self.W, self.a, self.task.k, codes) / len(self.W)
+        support = list(self.task.support)
+        features, good = self.W[:, support].abs(), is_good(self.W0, self.a, support)
+        noise = self.W.abs().clone()
+        noise[:, support] = 0
+        return {
+            "samples": float(self.step) * self.settings.batch,
+            "accuracy": (margins > 0).float().mean().item(),
+            "margin_min": margins.min().item(),
+            "margin_mean": margins.mean().item(),
+            "good_feature": _mean(features[good]),
+            "bad_feature": _mean(features[~good]),
+            "noise_max": noise.max().item(),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the rest of the run depends on, as tensors."""
+        stream = {f"stream.{name}": value for name, value in self.task.state_dict().items()}
+        return {"W": self.W, "W0": self.W0, "a": self.a, "step": torch.tensor(self.step), **stream}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another run of the same settings stood."""
+        self.W, self.W0, self.a = (state[name].to(self.task.device) for name in ("W", "W0", "a"))
+        self.step = int(state["step"])
+        self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
+
+
+@lru_cache(maxsize=1)
+def _chunk_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "parity-sgd-chunks")
+
+
+def sum_in_threads(
+    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
+    total: Tensor | None = None
+    threads = torch.get_num_threads()
+    waiting: deque[Future[Tensor]] = deque()
+    for item in items:
+        waiting.append(_chunk_pool(threads).submit(function, item))
+        if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
+            value = waiting.popleft().result()
+            total = value if total is None else total + value
+    for future in waiting:
+        total = future.result() if total is None else total + future.result()
+    assert total is not None
+    return total
+
+
+def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
+    # A stream of its own: evaluation neither consumes training data nor sees them again.
+    generator = torch.Generator(task.device).manual_seed(2**32 + task.seed)
+    codes = random_codes(EVALUATION_SAMPLES, task.d, generator)
+    return codes, parity(codes, task.support)
+
+
+def _mean(values: Tensor) -> float:
+    return values.mean().item() if values.numel() else 0.0
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """One finished run.
+
+    Args:
+        seed: its seed.
+        W: trained weights.
+        a: second layer.
+        W0: initial weights.
+        accuracy: exact where possible.
+        predicted: outcome read off W0.
+        recovered: support read off W.
+        history: one row a logged step.
+    """
+
+    seed: int
+    W: Float[Tensor, "m d"]
+    a: Float[Tensor, "m"]
+    W0: Float[Tensor, "m d"]
+    accuracy: Accuracy
+    predicted: Outcome
+    recovered: RecoveredSupport
+    history: pd.DataFrame
+
+
+def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
+    """Score a run that has done its steps."""
+    task = trainer.task
+    return TrainedRun(
+        seed=trainer.seed,
+        W=trainer.W,
+        a=trainer.a,
+        W0=trainer.W0,
+        accuracy=exact_accuracy(trainer.W, trainer.a, task.support, seed=trainer.seed),
+        predicted=predict_outcome(trainer.W0, trainer.a, task.support),
+        recovered=recover_support(trainer.W, task.k),
+        history=history,
+    )
+
+
+def train(
+    task: SparseParity,
+    settings: SignSGD | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    log_every: int = 0,
+    callback: Callable[[Trainer], None] | None = None,
+) -> list[TrainedRun]:
+    """Run the algorithm once per seed, seeds in parallel threads.
+
+    Args:
+        task: the law of the data.
+        settings: hyper-parameters; `SignSGD.default(task)` where None.
+        seeds: each has its own initial weights and its own data.
+        log_every: steps between rows of the history; 0 keeps none.
+        callback: called after every logged step with the run.
+
+    Example:
+        >>> run = train(SparseParity(d=16, k=2))[0]
+        >>> run.accuracy.value, run.recovered.support
+        (1.0, (0, 1))
+    """
+    settings = settings or SignSGD.default(task)
+    trainers = [Trainer(task, settings, seed) for seed in seeds]
+
+    def one(trainer: Trainer) -> TrainedRun:
+        history = []
+        while trainer.step < settings.steps:
+            trainer.advance(min(log_every or settings.steps, settings.steps - trainer.step))
+            if log_every:
+                history.append({"step": trainer.step, **trainer.metrics()})
+                if callback:
+                    callback(trainer)
+        return finish(trainer, pd.DataFrame(history))
+
+    with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
+        return list(pool.map(one, trainers))

@@ -1,0 +1,165 @@
+"""Whole runs: outcome, exactness of pruning and of resuming, seeds, devices' errors."""
+
+import pandas as pd
+import pytest
+import torch
+from parity_sgd.network import random_weights
+from parity_sgd.neurons import is_good
+from parity_sgd.parity import SparseParity
+from parity_sgd.training import SignSGD, TrainedRun, Trainer, train
+from shared_core.errors import InputError, RunError
+
+
+def test_runs_end_where_the_start_predicts(trained: list[TrainedRun]) -> None:
+    for run in trained:
+        assert run.accuracy.value == run.predicted.accuracy == 1
+        assert run.accuracy.method == "enumerated"
+        assert run.recovered.support == (2, 7, 11)
+        assert run.recovered.gap > 0.3
+
+
+def test_good_features_stay_and_the_rest_dies(trained: list[TrainedRun]) -> None:
+    support = [2, 7, 11]
+    for run in trained:
+        good = is_good(run.W0, run.a, support)
+        assert torch.allclose(run.W[good][:, support], run.W0[good][:, support], atol=1e-5)
+        assert run.W[~good].abs().max() < 0.05
+
+
+def test_histories_count_samples(trained: list[TrainedRun]) -> None:
+    history = trained[0].history
+    assert isinstance(history, pd.DataFrame)
+    assert history["samples"].tolist() == [20 * 6000, 40 * 6000, 60 * 6000]
+    assert history["accuracy"].iloc[-1] == 1
+
+
+def test_unlucky_starts_end_at_their_predicted_accuracy() -> None:
+    runs = train(SparseParity(12, k=4), SignSGD(64, 40000, 60, 12.0), seeds=range(6))
+    assert {run.predicted.accuracy for run in runs} > {1.0}
+    for run in runs:
+        assert run.accuracy.value == pytest.approx(run.predicted.accuracy, abs=0.01)
+
+
+@pytest.mark.parametrize("batch", [300, 20000])
+@pytest.mark.parametrize(("d", "noise"), [(20, 0.0), (10, 0.1)])
+def test_a_resumed_run_is_bit_identical(batch: int, d: int, noise: float) -> None:
+    task, settings = SparseParity(d, k=2, noise=noise), SignSGD(16, batch, 20, 0.5)
+    whole = Trainer(task, settings, 3)
+    whole.advance(20)
+    first, second = Trainer(task, settings, 3), Trainer(task, settings, 3)
+    first.advance(7)
+    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
+    second.advance(13)
+    assert torch.equal(whole.W, second.W)
+    assert second.step == 20
+
+
+def test_evaluating_does_not_change_a_run() -> None:
+    task, settings = SparseParity(20, k=2), SignSGD(16, 100, 20, 1.0)
+    plain, watched = Trainer(task, settings), Trainer(task, settings)
+    plain.advance(20)
+    for _ in range(20):
+        watched.advance(1)
+        watched.metrics()
+    assert torch.equal(plain.W, watched.W)
+
+
+def test_pruning_changes_nothing() -> None:
+    task = SparseParity(16, k=3)
+    kept, pruned = (Trainer(task, SignSGD(48, 3000, 80, 3.0, prune=prune)) for prune in (False, True))
+    kept.advance(80)
+    pruned.advance(80)
+    assert pruned._alive().float().mean() < 0.7
+    torch.testing.assert_close(kept.W, pruned.W, atol=1e-6, rtol=1e-5)
+
+
+def test_seeds_do_not_depend_on_their_company() -> None:
+    task, settings = SparseParity(16, k=2), SignSGD(16, 200, 20, 1.0)
+    together = train(task, settings, seeds=[4, 5, 6])
+    alone = train(task, settings, seeds=[5])
+    assert torch.equal(together[1].W, alone[0].W)
+
+
+def test_the_reference_path_on_other_types_is_the_fused_one() -> None:
+    task, settings = SparseParity(16, k=3), SignSGD(24, 9000, 12, 3.0)
+    weights = random_weights(16, 24, torch.Generator().manual_seed(0))
+    fused = Trainer(task, settings, 0, weights)
+    exact = Trainer(task, settings, 0, (weights[0].double(), weights[1].double()))
+    fused.advance(12)
+    exact.advance(12)
+    torch.testing.assert_close(fused.W.double(), exact.W, atol=1e-5, rtol=0)
+
+
+def test_label_noise_is_survived() -> None:
+    task = SparseParity(32, k=2, noise=0.2)
+    runs = train(task, SignSGD.default(task, batch=4000), seeds=range(2))
+    assert all(run.accuracy.value == 1 for run in runs)
+
+
+def test_divergence_is_a_run_error() -> None:
+    trainer = Trainer(SparseParity(8, k=2), SignSGD(4, 10, 5, 0.0))
+    trainer.W.fill_(float("nan"))
+    with pytest.raises(RunError, match="not finite"):
+        trainer.advance(1)
+
+
+def test_memory_does_not_grow_with_the_batch() -> None:
+    import tracemalloc
+
+    def peak(batch: int) -> int:
+        trainer = Trainer(SparseParity(24, k=2), SignSGD(4, batch, 5, 1.0))
+        tracemalloc.start()
+        trainer.advance(1)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(2_000_000) < 1.5 * peak(100_000) + 2**20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"steps": -1}, "steps must be at least 1, got -1"),
+        ({"learning_rate": 0.0}, "learning-rate must be positive, got 0"),
+        ({"decay": -1.0}, "decay must not be negative"),
+        ({"learning_rate": 0.5, "decay": 3.0}, "decay \\* learning-rate must be at most 1, got 1.5"),
+        ({"rho": -0.1}, "rho must not be negative"),
+        ({"rho": 6.0}, "rho = 6 is not below the signal"),
+    ],
+)
+def test_bad_settings_are_refused_in_a_line(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SignSGD.default(SparseParity(8, k=3), **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"d": 0, "k": 1}, "d must be at least 1"),
+        ({"d": 4}, "give k"),
+        ({"d": 4, "k": 5}, "k must be in 1..d = 1..4, got 5"),
+        ({"d": 4, "k": 0}, "k must be in 1..d"),
+        ({"d": 4, "support": [1, 1]}, "twice"),
+        ({"d": 4, "support": [1, 4]}, "0..d-1 = 0..3"),
+        ({"d": 4, "support": []}, "empty"),
+        ({"d": 4, "support": [1], "k": 2}, "disagrees"),
+        ({"d": 4, "k": 2, "noise": 0.5}, "noise must be in"),
+        ({"d": 4, "k": 2, "seed": -1}, "seed must be in"),
+    ],
+)
+def test_bad_tasks_are_refused_in_a_line(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseParity(**arguments)
+
+
+def test_theory_warns_of_runs_that_cannot_succeed(caplog: pytest.LogCaptureFixture) -> None:
+    task = SparseParity(64, k=4)
+    found = SignSGD(32, 100, 10, 12.0).warn(task)
+    assert len(found) == 3
+    assert "width 32 is below max(8 * 2^k, 4^k / 2) = 128" in found[0]
+    assert "probability" in found[0]
+    assert not SignSGD.default(task).warn(task)
+    assert "dead zone" in SignSGD.default(task, rho=0.0).warn(task)[0]
