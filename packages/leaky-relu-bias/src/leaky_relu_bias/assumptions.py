@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from shared_core.errors import InputError
 
-from leaky_relu_bias.fit import step_sizes
-from leaky_relu_bias.limits import ideal_pattern, limits
+from leaky_relu_bias.max_margin import ideal_pattern, limits
 from leaky_relu_bias.network import TwoLayerNet
-from leaky_relu_bias.reduced import margin_kernel
-from leaky_relu_bias.training_set import TrainingSet, training_set
+from leaky_relu_bias.orthogonality import TrainingSet, training_set
+from leaky_relu_bias.pattern import margin_kernel
+from leaky_relu_bias.step_size import step_sizes
 
 Source = Literal["paper's condition", "our measure", "derived certificate"]
 
@@ -130,7 +130,7 @@ def _leaky_certificates(data: TrainingSet, net: TwoLayerNet) -> list[Condition]:
         ),
         Condition(
             "self_consistent", float(predicted.pattern_self_consistent), "= 1", predicted.pattern_self_consistent,
-            "derived certificate", "C-b: the ideal limit has the ideal pattern (each block's stable rank then tends to 1)",
+            "derived certificate", "C-b: the limit of the ideal pattern has that pattern (no chatter at the kinks)",
         ),
     ]  # fmt: skip
 

@@ -6,6 +6,7 @@ dc/dt = r + (1/2) r (1 - r) o M r, r = 1/(1 + e^q) (backward error analysis); in
 dc/ds = u + (1/2) u (1 - r) o M r with u = e^s r = 1/(e^-s + e^{q - s}), which neither over- nor underflows.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -17,10 +18,10 @@ from jaxtyping import Float
 from shared_core.errors import InputError, RunError
 from torch import Tensor
 
-from leaky_relu_bias.fit import frozen_pattern
+from leaky_relu_bias.descent import frozen_pattern
 from leaky_relu_bias.gradient_descent import Engine
 from leaky_relu_bias.network import block_signs
-from leaky_relu_bias.reduced import margin_kernel, sign_is_kept
+from leaky_relu_bias.pattern import margin_kernel, sign_is_kept
 from leaky_relu_bias.trajectory import Snapshot, Trajectory, observe
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class _Continued:
         """
         active = self.Z > 0
         grid = self.s0 * (self.s1 / self.s0) ** np.linspace(0, 1, 65)
-        pending = list(zip(grid[:-1], grid[1:], strict=True))[::-1]
+        pending = list(itertools.pairwise(grid))[::-1]
         while pending:
             low, high = pending.pop()
             before, after = self.change(low), self.change(high)
@@ -116,9 +117,7 @@ class _Continued:
             pending += [(middle, high), (low, middle)]
 
 
-def _solve(
-    M: Float[np.ndarray, "n n"], q0: Float[np.ndarray, " n"], s0: float, s1: float
-):  # type: ignore[no-untyped-def]  # a callable of scipy
+def _solve(M: Float[np.ndarray, "n n"], q0: Float[np.ndarray, " n"], s0: float, s1: float):  # type: ignore[no-untyped-def]  # a callable of scipy
     from scipy.integrate import solve_ivp
 
     def parts(s: float, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

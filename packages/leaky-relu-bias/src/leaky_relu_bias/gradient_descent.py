@@ -9,7 +9,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from leaky_relu_bias.network import TwoLayerNet, loss_gradient, same_shape
-from leaky_relu_bias.training_set import TrainingSet
+from leaky_relu_bias.orthogonality import TrainingSet
 
 State = dict[str, Tensor]
 

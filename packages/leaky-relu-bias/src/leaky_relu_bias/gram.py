@@ -15,7 +15,7 @@ from torch import Tensor
 from leaky_relu_bias import kernels
 from leaky_relu_bias.gradient_descent import State
 from leaky_relu_bias.network import block_signs, network_output, slopes
-from leaky_relu_bias.training_set import TrainingSet
+from leaky_relu_bias.orthogonality import TrainingSet
 
 
 class GramGD:

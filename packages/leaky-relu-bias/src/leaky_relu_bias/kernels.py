@@ -5,7 +5,7 @@ Each works in place on the numpy view of one run's tensors. `active` is the patt
 """
 
 import numpy as np
-from numba import njit  # type: ignore[import-untyped]  # numba ships no types
+from numba import njit
 
 # control[...]
 CHUNK, BURST, FLIPS, REDUCED_STEPS, GRAM_STEPS = range(5)

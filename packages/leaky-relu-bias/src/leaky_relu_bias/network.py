@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from shared_core.errors import InputError
 from torch import Tensor
 
-from leaky_relu_bias.training_set import TrainingSet
+from leaky_relu_bias.orthogonality import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ class TwoLayerNet:
         generator = torch.Generator().manual_seed(self.seed)
         W0 = torch.randn(2 * self.m, d, generator=generator, dtype=torch.float64)
         return (self.sigma0 * W0).to(device)
+
+
+def network_of(m: int, gamma: float, sigma0: float, seed: int, total_width: bool = False) -> TwoLayerNet:
+    """A network whose width is counted for each sign, or in all.
+
+    Raises:
+        InputError: for a value out of its range.
+    """
+    return (TwoLayerNet.of_total_width if total_width else TwoLayerNet)(m, gamma, sigma0, seed)
 
 
 def block_signs(m: int, like: Tensor) -> Float[Tensor, " two_m"]:

@@ -1,7 +1,7 @@
 """A5: loss-normalised gradient descent, eta_t = h / L(W_t): another algorithm with the same limit direction.
 
-Constant-step descent reaches margin growth like log t; dividing the step by the loss makes it linear in t. All of it
-happens in the log domain: the weights are g_i / L = exp(-log(1 + e^{q_i}) - log L), and the loss itself is never formed.
+Constant-step descent reaches margin growth like log t; dividing the step by the loss makes it linear in t. All
+happens in the log domain: the weights are g_i / L = exp(-log(1 + e^{q_i}) - log L), and the loss is never formed.
 """
 
 import torch

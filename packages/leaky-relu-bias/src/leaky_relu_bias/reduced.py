@@ -7,12 +7,11 @@ the shortest one A2 takes over for a burst of steps.
 """
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from leaky_relu_bias import kernels
 from leaky_relu_bias.gram import GramGD
 from leaky_relu_bias.network import slopes
+from leaky_relu_bias.pattern import margin_kernel, sign_is_kept
 
 
 class ReducedGD(GramGD):
@@ -56,25 +55,3 @@ class ReducedGD(GramGD):
         self.A += change
         self.Z = self.Z0 + self.A @ G
         return True
-
-
-def margin_kernel(
-    D: Float[Tensor, "*batch two_m n"], y: Float[Tensor, " n"], G: Float[Tensor, "n n"]
-) -> Float[Tensor, "*batch n n"]:
-    """K = (y y^T) o (D^T D / m) o G, the kernel of the margins' recursion."""
-    return torch.outer(y, y) * (D.mT @ D) / (D.shape[-2] // 2) * G
-
-
-def sign_is_kept(
-    Z: Float[Tensor, "*batch two_m n"],
-    active: Bool[Tensor, "*batch two_m n"],
-    change: Float[Tensor, "*batch two_m n"],
-    G: Float[Tensor, "n n"],
-) -> Bool[Tensor, "*batch two_m n"]:
-    """Whether Z cannot leave its side of 0 while A grows monotonically, entry by entry, by `change`."""
-    plus, minus = change.clamp(min=0), change.clamp(max=0)
-    G_plus, G_minus = G.clamp(min=0), G.clamp(max=0)
-    up = plus @ G_plus + minus @ G_minus
-    down = plus @ G_minus + minus @ G_plus
-    rounding = 64 * torch.finfo(Z.dtype).eps * (Z.abs() + up - down)
-    return torch.where(active, Z + down > rounding, Z + up <= -rounding)

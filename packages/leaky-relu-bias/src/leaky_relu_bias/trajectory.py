@@ -1,7 +1,7 @@
 """What is recorded of a run, and when: checkpoints at t = 0, 1, 2, 5, 10, 20, 50, ... and the last step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from leaky_relu_bias.gradient_descent import Engine
 from leaky_relu_bias.network import TwoLayerNet, log_loss, network_output
-from leaky_relu_bias.stable_rank import stable_rank_excess
-from leaky_relu_bias.training_set import TrainingSet
+from leaky_relu_bias.orthogonality import TrainingSet
+from leaky_relu_bias.ranks import stable_rank_excess
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,13 @@ class Snapshot:
     values: dict[str, Float[Tensor, " runs"]]
     margins: Float[Tensor, "runs n"]
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict[str, Any]]) -> "Snapshot":
+        """The inverse of `rows`, also after a passage through JSON (where infinities are words)."""
+        values = {name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float64) for name in COLUMNS[2:]}
+        margins = torch.tensor([[float(q) for q in row["margins"]] for row in rows], dtype=torch.float64)
+        return cls(float(rows[0]["log10_t"]) * math.log(10), values, margins)
+
     def rows(self) -> list[dict[str, Any]]:
         """One mapping a run, plain numbers, with the margins."""
         t = math.exp(self.log_t) if self.log_t < 700 else math.inf
@@ -49,9 +56,7 @@ def checkpoint_times(steps: int) -> list[int]:
     return [0, *[time for time in times if time < steps], *([steps] if steps else [])]
 
 
-def observe(
-    engine: Engine, log_t: float, Z: Tensor, W: Tensor, flips: Tensor | None = None
-) -> Snapshot:
+def observe(engine: Engine, log_t: float, Z: Tensor, W: Tensor, flips: Tensor | None = None) -> Snapshot:
     """Every column of the record from the pre-activations and (isometric) weights of a batch of runs.
 
     The normalised margin is q / ||W||_F over all trained weights: f is homogeneous of degree 1 in W.

@@ -15,18 +15,14 @@ from leaky_relu_bias.gradient_descent import Engine, PlainGD, initial_weights
 from leaky_relu_bias.gram import GramGD
 from leaky_relu_bias.network import TwoLayerNet, slopes
 from leaky_relu_bias.normalized import NormalizedGD
+from leaky_relu_bias.orthogonality import TrainingSet, training_set
 from leaky_relu_bias.reduced import ReducedGD
-from leaky_relu_bias.training_set import TrainingSet, training_set
+from leaky_relu_bias.step_size import AUTO_STEP, Eta, step_sizes
 from leaky_relu_bias.trajectory import Snapshot, Trajectory, checkpoint_times, observe_engine
 
 log = logging.getLogger(__name__)
 EngineName = Literal["auto", "plain", "gram", "reduced"]
-Eta = float | Literal["auto"] | Sequence[float]
 Nets = TwoLayerNet | Sequence[TwoLayerNet]
-# eta = AUTO_STEP n m / R_max^2 where the user names none
-AUTO_STEP = 0.2
-# On orthogonal data the Hessian's norm is at most R_max^2 / (2 n m), so descent is stable up to 4 n m / R_max^2.
-STABLE_STEP = 4.0
 ENGINES = {"plain": PlainGD, "gram": GramGD, "reduced": ReducedGD}
 
 
@@ -126,32 +122,10 @@ def choose_engine(data: TrainingSet, engine: EngineName) -> tuple[str, str]:
         return engine, "asked for"
     if data.n >= 2 * data.d:
         return "plain", f"n = {data.n} >= 2 d = {2 * data.d}: the Gram matrix is larger than the data"
-    return "reduced", f"n = {data.n} < 2 d = {2 * data.d}: Gram matrix, and certified chunks once the pattern holds still"
-
-
-def step_sizes(data: TrainingSet, nets: Sequence[TwoLayerNet], eta: Eta) -> Float[Tensor, " runs"]:
-    """One step size a network; warns beyond the stable range of orthogonal data.
-
-    Raises:
-        InputError: unless every eta is finite and positive, one for each network.
-    """
-    scale = data.step_scale(nets[0].m)
-    if isinstance(eta, str):
-        if eta != "auto":
-            raise InputError(f'eta must be a positive number or "auto", got {eta!r}')
-        eta = AUTO_STEP * scale
-    sizes = [float(eta)] * len(nets) if isinstance(eta, int | float) else [float(value) for value in eta]
-    if len(sizes) != len(nets):
-        raise InputError(f"eta must be one number or one for each of the {len(nets)} networks, got {len(sizes)}")
-    for size in sizes:
-        if not (math.isfinite(size) and size > 0):
-            raise InputError(f"eta must be a finite number > 0, got {size}")
-    if max(sizes) > STABLE_STEP * scale:
-        log.warning(
-            "eta = %.4g is beyond %g n m / R_max^2 = %.4g: the loss may not fall monotonically",
-            max(sizes), STABLE_STEP, STABLE_STEP * scale,
-        )  # fmt: skip
-    return torch.tensor(sizes, dtype=data.X.dtype, device=data.X.device)
+    return (
+        "reduced",
+        f"n = {data.n} < 2 d = {2 * data.d}: Gram matrix, and certified chunks once the pattern holds still",
+    )
 
 
 def _gammas(nets: Sequence[TwoLayerNet], data: TrainingSet) -> Float[Tensor, " runs"]:

@@ -144,7 +144,7 @@ def _refuse_bad_rows(points: np.ndarray) -> None:
         raise InputError(f"X must be finite, got {points[row, column]} in row {row}, column {column}")
     zero = np.flatnonzero(~points.any(axis=1))
     if zero.size:
-        raise InputError(f"X has a point of norm zero in row {zero[0]}: without a bias its margin is 0 for ever; drop it")
+        raise InputError(f"X has a point of norm zero in row {zero[0]}, whose margin is 0 for ever; drop it")
 
 
 def signed_labels(y: Any, n: int) -> np.ndarray:

@@ -23,11 +23,11 @@ from jaxtyping import Float
 from shared_core.errors import InputError
 from torch import Tensor
 
-from leaky_relu_bias.fit import step_sizes
 from leaky_relu_bias.network import TwoLayerNet, block_signs, network_output, slopes
-from leaky_relu_bias.reduced import margin_kernel
-from leaky_relu_bias.stable_rank import stable_rank
-from leaky_relu_bias.training_set import TrainingSet, training_set
+from leaky_relu_bias.orthogonality import TrainingSet, training_set
+from leaky_relu_bias.pattern import margin_kernel
+from leaky_relu_bias.ranks import stable_rank
+from leaky_relu_bias.step_size import step_sizes
 
 # alpha_i below this share of the largest is not a support vector
 SUPPORT = 1e-9
@@ -191,13 +191,13 @@ def _limits_from(
 
 def _signs_agree(Z: Tensor, D: Tensor) -> bool:
     zero = 1e-12 * Z.abs().max()
-    return bool(torch.where(D == 1, Z > -zero, Z < zero).all())
+    return bool(torch.where(D == 1, -zero < Z, zero > Z).all())
 
 
 def _own_signs_agree(Z: Tensor, D: Tensor, y: Tensor) -> bool:
     own = block_signs(len(D) // 2, D)[:, None] == y
     zero = 1e-7 * Z.abs().max()
-    return bool(torch.where(own, torch.where(D == 1, Z > -zero, Z < zero), Z < zero).all())
+    return bool(torch.where(own, torch.where(D == 1, -zero < Z, zero > Z), zero > Z).all())
 
 
 def _sliding_dual(data: TrainingSet, D: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -52,7 +52,7 @@ def spectral_norm(M: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*ba
 def _top_singular_pair(
     M: Float[Tensor, "*batch rows columns"], tolerance: float = 1e-13, limit: int = 2000
 ) -> tuple[Float[Tensor, "*batch rows"], Float[Tensor, "*batch"]]:
-    """Left vector and value by block power iteration with Rayleigh-Ritz (four vectors: close values do not stall it)."""
+    """Left vector and value by block power iteration with Rayleigh-Ritz (four vectors, for close values)."""
     width = min(4, *M.shape[-2:])
     start = torch.Generator().manual_seed(0)
     basis = torch.randn(M.shape[-1], width, generator=start, dtype=torch.float64).to(M)
