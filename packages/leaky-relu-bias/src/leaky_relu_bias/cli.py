@@ -10,7 +10,7 @@ from leaky_relu_bias.options import DataOptions, Grid
 SUMMARY = "Where gradient descent takes two-layer (leaky) ReLU networks."
 
 
-def data_(source: str, out: str, data: DataOptions = DataOptions(), json: bool = False) -> None:  # noqa: B008
+def data_(source: str, out: str = "data.npz", data: DataOptions = DataOptions(), json: bool = False) -> None:  # noqa: B008
     """Make or prepare a training set and write it as .npz (X, y).
 
     Args:

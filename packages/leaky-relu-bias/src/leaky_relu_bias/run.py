@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,14 +136,15 @@ def _read_snapshots(folder: RunFolder) -> tuple[Snapshot, ...]:
 
 
 def predict(trajectory: Trajectory, run: int = 0) -> Limits:
-    """The limits of a run: before training for leaky nets, with the pattern that it reached for ReLU."""
+    """The limits of a run: from the data alone where that is possible, else with the pattern that it reached."""
     net, data = trajectory.nets[run], trajectory.data
     data = TrainingSet(data.X.double(), data.y.double())
     eta = float(trajectory.engine.eta[run])
     first = limits(data, None, net, eta=eta)
-    if first.applicable or net.gamma > 0:
+    if first.applicable:
         return first
-    return limits(data, None, net, eta=eta, pattern=frozen_pattern(trajectory.engine)[run])
+    reached = limits(data, None, net, eta=eta, pattern=frozen_pattern(trajectory.engine)[run])
+    return replace(reached, reason=f"with the pattern reached at t = {trajectory.engine.t}: {reached.reason}")
 
 
 def _describe(trajectory: Trajectory, dtype: str) -> dict[str, Any]:
