@@ -64,7 +64,13 @@ def check(
 
     net = network_of(m, gamma, sigma0, seed, total_width)
     found = check_assumptions(
-        load(source, data), None, net, eta=eta or "auto", orthogonality=orthogonality, step=step, init=init
+        load(source, data),
+        None,
+        net,
+        eta="auto" if eta is None else eta,
+        orthogonality=orthogonality,
+        step=step,
+        init=init,
     )
     print_assumptions(found, json)
 
@@ -99,7 +105,9 @@ def limits(
     from leaky_relu_bias.report import print_limits
 
     points = load(source, data)
-    print_limits(predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta=eta or "auto"), json)
+    print_limits(
+        predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta="auto" if eta is None else eta), json
+    )
 
 
 def run(

@@ -107,6 +107,7 @@ def limits(
     Without `pattern`, a leaky net is given the ideal pattern (every neuron active exactly on its own class) and a ReLU
     net on orthogonal data the one that its initial weights freeze into. Which neurons of a ReLU net stay active on the
     points of their own class is decided during training where the data are not orthogonal: give the pattern of a run.
+    So it can be for leaky nets of small slope, where a few neurons may stay inactive on a point of their class.
 
     Args:
         X: points as rows.

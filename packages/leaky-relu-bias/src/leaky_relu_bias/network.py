@@ -106,7 +106,8 @@ def log_loss(q: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """log L with L = mean_i log(1 + exp(-q_i)), exact to 1,000 decades and more: L itself is never formed."""
     # log log1p(e^-q) = -q - e^-q / 2 + O(e^-2q), and log1p(e^-q) underflows beyond q = 745
     large = -q - 0.5 * torch.exp(-q.clamp(min=30))
-    small = torch.log(torch.nn.functional.softplus(-q.clamp(max=30)))
+    # not softplus: torch's is linear beyond 20
+    small = torch.log(torch.logaddexp(torch.zeros_like(q), -q.clamp(max=30)))
     return torch.logsumexp(torch.where(q > 30, large, small), dim=-1) - math.log(q.shape[-1])
 
 

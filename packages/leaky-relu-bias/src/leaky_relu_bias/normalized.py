@@ -22,4 +22,4 @@ class NormalizedGD(GramGD):
     def output_weights(self) -> Float[Tensor, "runs n"]:
         """y_i g_i / L."""
         q = self.data.y * network_output(self.Z, self.gamma)
-        return self.data.y * torch.exp(-torch.nn.functional.softplus(q) - log_loss(q)[:, None])
+        return self.data.y * torch.exp(-torch.logaddexp(torch.zeros_like(q), q) - log_loss(q)[:, None])

@@ -20,7 +20,7 @@ from leaky_relu_bias.datasets import load
 from leaky_relu_bias.descent import EngineName, descend, frozen_pattern, make_engine
 from leaky_relu_bias.gradient_descent import Engine
 from leaky_relu_bias.max_margin import Limits, limits
-from leaky_relu_bias.network import TwoLayerNet
+from leaky_relu_bias.network import TwoLayerNet, block_signs
 from leaky_relu_bias.normalized import NormalizedGD
 from leaky_relu_bias.options import DataOptions
 from leaky_relu_bias.orthogonality import TrainingSet, training_set
@@ -80,7 +80,7 @@ def run_to_folder(settings: RunSettings, out: str | Path | None = None, device: 
         data = TrainingSet(data.X.float(), data.y.float())
         if settings.steps > 100_000:
             log.warning("float32 stalls beyond about 1e5 steps; use float64")
-    engine, why = make_engine(data, nets, settings.eta or "auto", settings.engine)
+    engine, why = make_engine(data, nets, "auto" if settings.eta is None else settings.eta, settings.engine)
     _warn_uncovered(data)
     recorded = asdict(settings) | {"data_hash": data.digest, "device": where.type}
     with RunFolder(out or f"runs/{PACKAGE}-run", package=PACKAGE, settings=recorded) as folder:
@@ -136,14 +136,21 @@ def _read_snapshots(folder: RunFolder) -> tuple[Snapshot, ...]:
 
 
 def predict(trajectory: Trajectory, run: int = 0) -> Limits:
-    """The limits of a run: from the data alone where that is possible, else with the pattern that it reached."""
+    """The limits of a run: from the data alone where they hold for it, else with the pattern that it reached.
+
+    The prediction before training takes every neuron to be active on the points of its class. Where some are not
+    (ReLU, and leaky nets of small slope), the limits are those of the pattern reached, and the reason says so.
+    """
     net, data = trajectory.nets[run], trajectory.data
     data = TrainingSet(data.X.double(), data.y.double())
-    eta = float(trajectory.engine.eta[run])
+    eta = float(trajectory.engine.eta[run]) if trajectory.engine.name != "normalized" else "auto"
     first = limits(data, None, net, eta=eta)
-    if first.applicable:
+    D = frozen_pattern(trajectory.engine)[run].double()
+    own = block_signs(net.m, data.y)[:, None] == data.y
+    idle = float((D[own] < 1).double().mean())
+    if first.applicable and (net.gamma == 0 or idle == 0):
         return first
-    reached = limits(data, None, net, eta=eta, pattern=frozen_pattern(trajectory.engine)[run])
+    reached = limits(data, None, net, eta=eta, pattern=D)
     return replace(reached, reason=f"with the pattern reached at t = {trajectory.engine.t}: {reached.reason}")
 
 
@@ -244,7 +251,7 @@ def load_run(path: str | Path, device: str = "auto") -> tuple[Trajectory, RunSet
     data = training_set(stored["X"], stored["y"], resolve_device(device), stored["X"].dtype)
     if data.digest != digest:
         raise InputError(f"{parts[2]} does not hold the data of this run (hash {data.digest}, expected {digest})")
-    engine, why = make_engine(data, settings.nets(), settings.eta or "auto", settings.engine)
+    engine, why = make_engine(data, settings.nets(), "auto" if settings.eta is None else settings.eta, settings.engine)
     engine.restore(load_tensors(parts[1]))
     rows = [row for row in RunReader(parts[3]) if row["step"] <= engine.t]
     groups = itertools.groupby(rows, key=lambda row: row["step"])

@@ -73,7 +73,7 @@ def small_slope(context: Context) -> Measurement:
 
 @claims.add(
     "E1-joint-rank",
-    statement="The whole weight matrix keeps two directions: its stable rank tends to a limit above 1, fixed by the data",
+    statement="The whole weight matrix keeps two directions: its stable rank tends to a limit above 1",
     where="law L5, ours",
     quantity="|SR(W) / limit - 1|",
     expected="< 1%",
