@@ -67,7 +67,7 @@ def check(
         load(source, data),
         None,
         net,
-        eta="auto" if eta is None else eta,
+        eta=_step(eta),
         orthogonality=orthogonality,
         step=step,
         init=init,
@@ -105,9 +105,7 @@ def limits(
     from leaky_relu_bias.report import print_limits
 
     points = load(source, data)
-    print_limits(
-        predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta="auto" if eta is None else eta), json
-    )
+    print_limits(predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta=_step(eta)), json)
 
 
 def run(
@@ -230,6 +228,10 @@ def reproduce(
     from leaky_relu_bias.reproduce import claims as paper_claims
 
     return paper_claims.reproduce(scale=scale, claims=claims, out=out, seed=seed, device=device)
+
+
+def _step(eta: float | None) -> float | Literal["auto"]:
+    return "auto" if eta is None else eta
 
 
 def main() -> int:
