@@ -14,7 +14,7 @@ from leaky_relu_bias.max_margin import ideal_pattern, limits
 from leaky_relu_bias.network import TwoLayerNet
 from leaky_relu_bias.orthogonality import TrainingSet, training_set
 from leaky_relu_bias.pattern import margin_kernel
-from leaky_relu_bias.step_size import step_sizes
+from leaky_relu_bias.step_size import Eta, step_sizes
 
 Source = Literal["paper's condition", "our measure", "derived certificate"]
 
@@ -61,7 +61,7 @@ def check_assumptions(
     y: Any = None,
     net: TwoLayerNet | None = None,
     *,
-    eta: float | Literal["auto"] = "auto",
+    eta: Eta = "auto",
     orthogonality: float = 1.0,
     step: float = 1.0,
     init: float = 1.0,

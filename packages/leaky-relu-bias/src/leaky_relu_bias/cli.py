@@ -141,7 +141,7 @@ def run(
         seed: of the first initial weights.
         seeds: how many initial weights, trained as a batch.
         out: run folder; runs/leaky-relu-bias-run by default.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
         json: print the result as JSON.
     """
     from leaky_relu_bias.network import network_of
@@ -170,7 +170,7 @@ def continue_(
         log10_t: where log-time ends.
         steps: where exact steps end, or how many loss-normalised ones.
         out: run folder; RUN/continue-MODE by default.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
         json: print the result as JSON.
     """
     from leaky_relu_bias.report import print_run
@@ -200,7 +200,7 @@ def sweep(
         steps: updates of every run.
         seed: of the first initial weights.
         out: run folder; runs/leaky-relu-bias-sweep by default.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
         json: print every row as JSON.
     """
     from leaky_relu_bias.report import print_sweep
@@ -223,11 +223,11 @@ def reproduce(
         claims: ids of claims, comma separated; all by default.
         out: run folder; runs/leaky-relu-bias-reproduce-SCALE by default.
         seed: seed of every draw.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
     """
-    from leaky_relu_bias.reproduce import claims as paper_claims
+    from leaky_relu_bias.reproduce import reproduce as measure
 
-    return paper_claims.reproduce(scale=scale, claims=claims, out=out, seed=seed, device=device)
+    return measure(scale, claims, out, seed, device)
 
 
 def _step(eta: float | None) -> float | Literal["auto"]:

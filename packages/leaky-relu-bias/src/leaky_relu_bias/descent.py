@@ -160,10 +160,10 @@ def descend(
 
 
 def _slice_steps(engine: Engine) -> int:
-    """A power of ten of steps that takes seconds, not minutes."""
+    """A power of ten of steps that takes seconds to some ten of them."""
     rows = engine.preactivations().numel()
     flops = 8 * rows * min(engine.data.n, 2 * engine.data.d)
-    return 10 ** max(2, min(6, round(math.log10(1e10 / flops))))
+    return 10 ** max(3, min(6, round(math.log10(4e10 / flops))))
 
 
 def frozen_pattern(engine: Engine) -> Float[Tensor, "runs two_m n"]:

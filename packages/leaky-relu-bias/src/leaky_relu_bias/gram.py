@@ -48,7 +48,7 @@ class GramGD:
         self.W0, self.Z0 = W0, (W0 @ data.X.T).contiguous()
         self.A, self.Z = torch.zeros_like(self.Z0), self.Z0.clone()
         self.active: Bool[Tensor, "runs two_m n"] = self.Z > 0
-        self.control = torch.from_numpy(np.tile(kernels.new_control(), (len(W0), 1)))
+        self.control = torch.from_numpy(np.tile(kernels.new_control(), (len(W0), 1))).to(data.X.device)
         self._core, self._Rt, self._outside = _coordinates(W0, data.X)
 
     def advance(self, steps: int) -> None:
@@ -91,7 +91,7 @@ class GramGD:
         self.A += self.rate * self.signs * D * self.output_weights()[:, None, :]
         self.Z = self.Z0 + self.A @ self.data.gram
         active = self.Z > 0
-        self.control[:, kernels.FLIPS] += (active != self.active).sum((1, 2)).cpu()
+        self.control[:, kernels.FLIPS] += (active != self.active).sum((1, 2))
         self.active = active
 
     def preactivations(self) -> Float[Tensor, "runs two_m n"]:
@@ -126,7 +126,7 @@ class GramGD:
     def restore(self, state: State) -> None:
         """Go on from a `state`."""
         self.A = state["A"].to(self.A).contiguous()
-        self.control = state["control"].clone()
+        self.control = state["control"].to(self.control).clone()
         self.t = int(state["t"])
         self.Z = state["Z"].to(self.Z).contiguous()
         self.active = self.Z > 0

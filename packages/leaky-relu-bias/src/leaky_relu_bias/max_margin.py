@@ -15,7 +15,7 @@ mu_ri >= 0 for each, valid while the mean slope gamma + mu_ri / alpha_i stays wi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from leaky_relu_bias.network import TwoLayerNet, block_signs, network_output, sl
 from leaky_relu_bias.orthogonality import TrainingSet, training_set
 from leaky_relu_bias.pattern import margin_kernel
 from leaky_relu_bias.ranks import stable_rank
-from leaky_relu_bias.step_size import step_sizes
+from leaky_relu_bias.step_size import Eta, step_sizes
 
 # alpha_i below this share of the largest is not a support vector
 SUPPORT = 1e-9
@@ -99,7 +99,7 @@ def limits(
     y: Any,
     net: TwoLayerNet | None = None,
     *,
-    eta: float | Literal["auto"] = "auto",
+    eta: Eta = "auto",
     pattern: Float[Tensor, "two_m n"] | None = None,
 ) -> Limits:
     """Predict the end of a run before it is made.

@@ -11,6 +11,8 @@ from torch import Tensor
 Method = Literal["auto", "svd", "power"]
 # Beyond this the decomposition costs more than some products with one vector.
 SMALL = 160
+PATIENCE = 40
+HEAVY = 48
 
 
 def stable_rank(M: Float[Tensor, "*batch rows columns"], method: Method = "auto") -> Float[Tensor, "*batch"]:
@@ -37,11 +39,17 @@ def stable_rank_excess(M: Float[Tensor, "*batch rows columns"], method: Method =
     if method not in ("auto", "svd", "power"):
         raise InputError(f"method must be auto, svd or power, got {method!r}")
     if method == "svd" or (method == "auto" and min(M.shape[-2:]) <= SMALL):
-        values = torch.linalg.svdvals(M) ** 2
-        return values[..., 1:].sum(-1) / values[..., 0]
-    left, top = _top_singular_pair(M)
+        return _excess_by_svd(M)
+    left, top, converged = _top_singular_pair(M, PATIENCE if method == "auto" else 5000)
+    if not converged and method == "auto":  # no gap, as in random weights
+        return _excess_by_svd(M)
     deflated = M - left[..., :, None] * (left[..., None, :] @ M)
     return (deflated**2).sum((-2, -1)) / top**2
+
+
+def _excess_by_svd(M: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch"]:
+    values = torch.linalg.svdvals(M) ** 2
+    return values[..., 1:].sum(-1) / values[..., 0]
 
 
 def spectral_norm(M: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch"]:
@@ -50,14 +58,14 @@ def spectral_norm(M: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*ba
 
 
 def _top_singular_pair(
-    M: Float[Tensor, "*batch rows columns"], tolerance: float = 1e-13, limit: int = 2000
-) -> tuple[Float[Tensor, "*batch rows"], Float[Tensor, "*batch"]]:
+    M: Float[Tensor, "*batch rows columns"], limit: int = 5000, tolerance: float = 1e-13
+) -> tuple[Float[Tensor, "*batch rows"], Float[Tensor, "*batch"], bool]:
     """Left vector and value by block power iteration with Rayleigh-Ritz (four vectors, for close values)."""
-    width = min(4, *M.shape[-2:])
-    start = torch.Generator().manual_seed(0)
-    basis = torch.randn(M.shape[-1], width, generator=start, dtype=torch.float64).to(M)
-    basis = torch.linalg.qr(M @ basis).Q
-    before = M.new_full(M.shape[:-2], -math.inf)
+    # trained weights live in few directions: the heaviest columns nearly hold the top vector already
+    heavy = (M**2).sum(-2).topk(min(HEAVY, M.shape[-1]), dim=-1).indices
+    columns = torch.gather(M, -1, heavy[..., None, :].expand(*M.shape[:-1], -1))
+    basis = torch.linalg.svd(columns, full_matrices=False).U[..., : min(4, *M.shape[-2:])]
+    before, converged = M.new_full(M.shape[:-2], -math.inf), True
     for _ in range(limit):
         basis = torch.linalg.qr(M @ (M.mT @ basis)).Q
         small = torch.linalg.svd(basis.mT @ M, full_matrices=False)
@@ -65,4 +73,6 @@ def _top_singular_pair(
         if bool(((value - before).abs() <= tolerance * value).all()):
             break
         before = value
-    return (basis @ small.U[..., :, :1]).squeeze(-1), value
+    else:
+        converged = False
+    return (basis @ small.U[..., :, :1]).squeeze(-1), value, converged

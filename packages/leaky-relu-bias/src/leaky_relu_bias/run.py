@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from shared_core.device import describe_device, resolve_device
+from shared_core.device import describe_device
 from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_text
 from shared_core.run_folder import RunFolder, installed_version, read_config
@@ -18,13 +18,14 @@ from leaky_relu_bias.assumptions import check_assumptions
 from leaky_relu_bias.continuation import continue_to
 from leaky_relu_bias.datasets import load
 from leaky_relu_bias.descent import EngineName, descend, frozen_pattern, make_engine
+from leaky_relu_bias.device import device_for, moved
 from leaky_relu_bias.gradient_descent import Engine
 from leaky_relu_bias.max_margin import Limits, limits
 from leaky_relu_bias.network import TwoLayerNet, block_signs
 from leaky_relu_bias.normalized import NormalizedGD
 from leaky_relu_bias.options import DataOptions
 from leaky_relu_bias.orthogonality import TrainingSet, training_set
-from leaky_relu_bias.step_size import AUTO_STEP
+from leaky_relu_bias.step_size import AUTO_STEP, Eta
 from leaky_relu_bias.trajectory import Snapshot, Trajectory, checkpoint_times
 from leaky_relu_bias.verdicts import judge
 
@@ -73,13 +74,12 @@ def run_to_folder(settings: RunSettings, out: str | Path | None = None, device: 
         InputError: for bad data, values out of range, or a folder that holds another run.
         RunError: if the weights become infinite.
     """
-    where = resolve_device(device)
     nets = settings.nets()
-    data = load(settings.source, settings.data, where)
-    if settings.dtype == "float32":
-        data = TrainingSet(data.X.float(), data.y.float())
-        if settings.steps > 100_000:
-            log.warning("float32 stalls beyond about 1e5 steps; use float64")
+    data = load(settings.source, settings.data)
+    where = device_for(device, data, settings.m, settings.seeds)
+    data = moved(data, where, getattr(torch, settings.dtype))
+    if settings.dtype == "float32" and settings.steps > 100_000:
+        log.warning("float32 stalls beyond about 1e5 steps; use float64")
     engine, why = make_engine(data, nets, "auto" if settings.eta is None else settings.eta, settings.engine)
     _warn_uncovered(data)
     recorded = asdict(settings) | {"data_hash": data.digest, "device": where.type}
@@ -143,7 +143,8 @@ def predict(trajectory: Trajectory, run: int = 0) -> Limits:
     """
     net, data = trajectory.nets[run], trajectory.data
     data = TrainingSet(data.X.double(), data.y.double())
-    eta = float(trajectory.engine.eta[run]) if trajectory.engine.name != "normalized" else "auto"
+    # the h of loss-normalised descent is no step size
+    eta: Eta = float(trajectory.engine.eta[run]) if trajectory.engine.name != "normalized" else "auto"
     first = limits(data, None, net, eta=eta)
     D = frozen_pattern(trajectory.engine)[run].double()
     own = block_signs(net.m, data.y)[:, None] == data.y
@@ -248,7 +249,8 @@ def load_run(path: str | Path, device: str = "auto") -> tuple[Trajectory, RunSet
     except (TypeError, KeyError) as error:
         raise InputError(f"{parts[0]} does not hold the settings of a run ({error})") from error
     stored = load_tensors(parts[2])
-    data = training_set(stored["X"], stored["y"], resolve_device(device), stored["X"].dtype)
+    data = training_set(stored["X"], stored["y"], dtype=stored["X"].dtype)
+    data = moved(data, device_for(device, data, settings.m, settings.seeds), stored["X"].dtype)
     if data.digest != digest:
         raise InputError(f"{parts[2]} does not hold the data of this run (hash {data.digest}, expected {digest})")
     engine, why = make_engine(data, settings.nets(), "auto" if settings.eta is None else settings.eta, settings.engine)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shared_core.device import describe_device, resolve_device
+from shared_core.device import describe_device
 from shared_core.errors import InputError
 from shared_core.files import write_text
 from shared_core.logging import progress
@@ -16,6 +16,7 @@ from shared_core.run_folder import RunFolder, installed_version
 
 from leaky_relu_bias.datasets import load
 from leaky_relu_bias.descent import descend, make_engine
+from leaky_relu_bias.device import device_for, moved
 from leaky_relu_bias.max_margin import Limits, limits
 from leaky_relu_bias.network import TwoLayerNet
 from leaky_relu_bias.options import DataOptions, Grid
@@ -53,12 +54,12 @@ def sweep_to_folder(
     grid.check(source)
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
-    where = resolve_device(device)
-    ratios = grid.ratios or [data.ratio]
-    sets = {ratio: load(source, replace(data, ratio=ratio), where) for ratio in ratios}
+    sets = {ratio: load(source, replace(data, ratio=ratio)) for ratio in grid.ratios or [data.ratio]}
     cells = list(itertools.product(grid.gammas, grid.sigma0s, grid.relative_steps, range(seed, seed + grid.seeds)))
     for gamma, sigma0, _, cell_seed in cells:
         TwoLayerNet(m, gamma, sigma0, cell_seed)
+    where = device_for(device, next(iter(sets.values())), m, min(BATCH, len(cells)))
+    sets = {ratio: moved(points, where) for ratio, points in sets.items()}
     batches = [(ratio, cells[start : start + BATCH]) for ratio in sets for start in range(0, len(cells), BATCH)]
     settings = {"verb": "sweep", "source": source, "data": asdict(data), "grid": asdict(grid), "m": m, "steps": steps}
     settings |= {"seed": seed, "device": where.type, "data_hashes": [points.digest for points in sets.values()]}
