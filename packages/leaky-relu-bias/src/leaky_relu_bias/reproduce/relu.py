@@ -108,7 +108,6 @@ def chatter_figure(runs: Runs) -> Figure:
         rate = run.column("flips_since_last")[1:, 0] / (run.t[1:] - run.t[:-1])
         right.plot(log10_t, rate.clamp(min=1e-6), lw=0.8)
     left.set_ylabel("block stable rank (blue W+, red W-)")
-    left.set_yscale("log")
     right.set_yscale("log")
     right.set_ylabel("sign changes a step")
     for axes in (left, right):

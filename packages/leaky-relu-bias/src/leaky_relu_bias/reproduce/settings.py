@@ -10,11 +10,11 @@ from shared_core.claims import Context, Measurement
 from leaky_relu_bias.continuation import continue_to
 from leaky_relu_bias.descent import descend, fit, make_engine
 from leaky_relu_bias.max_margin import limits
-from leaky_relu_bias.network import TwoLayerNet
+from leaky_relu_bias.network import TwoLayerNet, log_loss, network_output
 from leaky_relu_bias.orthogonality import training_set
 from leaky_relu_bias.reproduce.registry import claims, interval, seeds
 from leaky_relu_bias.synthetic import gaussian, near_orthogonal
-from leaky_relu_bias.trajectory import Trajectory, observe_engine
+from leaky_relu_bias.trajectory import Trajectory
 from leaky_relu_bias.verdicts import last_decade
 
 SCALES = (1e-4, 1e-2, 3e-2, 1e-1)
@@ -115,7 +115,7 @@ def step_sizes(context: Context) -> Measurement:
         engine, _ = make_engine(data, nets, etas)
         before, here = torch.full((len(STEPS),), torch.inf, dtype=torch.float64), 0
         for _ in range(watched):
-            loss = observe_engine(engine).values["log10_loss"]
+            loss = log_loss(data.y * network_output(engine.preactivations(), engine.gamma)).cpu()
             here += int((loss > before).sum())
             before = loss
             engine.advance(1)
