@@ -91,10 +91,11 @@ def _train_batch(
     engine, _ = make_engine(data, nets, sizes)
     # the last decade is looked at apart, for the sign changes in it
     *_, end = descend(engine, [max(1, steps // 10), steps] if steps > 1 else [steps])
-    predictions: dict[tuple[float, float], Limits] = {}
+    predictions: dict[tuple[float, float, int], Limits] = {}
     rows = []
     for index, (net, (gamma, sigma0, step, seed)) in enumerate(zip(nets, cells, strict=True)):
-        key = (gamma, step) if gamma > 0 else (gamma, step + seed)
+        # the seed decides the limit of ReLU nets only
+        key = (gamma, step, seed if gamma == 0 else -1)
         if key not in predictions:
             predictions[key] = limits(data, None, net, eta=sizes[index])
         row = {"ratio": data.ratio, "gamma": gamma, "sigma0": sigma0, "relative_step": step, "seed": seed, "t": steps}
