@@ -1,0 +1,313 @@
+"""Where gradient descent ends, from the data alone: margins, support vectors, stable ranks, loss rate.
+
+With the final pattern D = sigma'(W X^T) fixed, let K = (y y^T) o (D^T D / m) o G and
+alpha = argmin_{a >= 0} a' K a / 2 - 1' a.  Then t L(t) -> (m / eta) 1'alpha, every normalised margin of a support
+vector tends to (m 1'alpha)^{-1/2}, ||W||_F / log t -> (m 1'alpha)^{1/2}, and the rows of W align with
+sum_i s_r D_ri y_i alpha_i x_i.  (Derived for a fixed pattern; the paper proves the consequences for nearly
+orthogonal data.)
+
+Where these rows do not have the signs of D, gradient descent chatters at the kink of some points of the other class,
+and the slope that acts there is a mean sigma' in [gamma, 1] that holds the pre-activation at 0. The limit is then the
+smallest W with margins >= 1 and <w_r, x_i> <= 0 for those points: the same dual with one more variable
+mu_ri >= 0 for each, valid while the mean slope gamma + mu_ri / alpha_i stays within 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from shared_core.errors import InputError
+from torch import Tensor
+
+from leaky_relu_bias.network import TwoLayerNet, block_signs, network_output, slopes
+from leaky_relu_bias.orthogonality import TrainingSet, training_set
+from leaky_relu_bias.pattern import margin_kernel
+from leaky_relu_bias.ranks import stable_rank
+from leaky_relu_bias.step_size import Eta, step_sizes
+
+# alpha_i below this share of the largest is not a support vector
+SUPPORT = 1e-9
+# a dual residual (in units of a margin of 1) beyond this is not a solution
+SOLVED = 1e-6
+# unknowns of the dense dual with chatter
+LARGEST_DUAL = 2500
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """The prediction. Where `kind` is "not applicable ..." the numbers are NaN and `reason` says why.
+
+    Args:
+        kind: "equal-margins", "support-vectors k of n" or "not applicable (...)".
+        reason: what decided the kind.
+        alpha: dual variables, one a point.
+        support: which points end on the margin.
+        t_times_loss: limit of t L(t).
+        margin: limit of min_i q_i / ||W||_F.
+        margins: limit of q_i / ||W||_F of every point.
+        norm_rate: limit of ||W||_F / log t.
+        sr_pos: limit of the stable rank of W_{+1}; NaN where the block is not driven at all.
+        sr_neg: of W_{-1}.
+        sr_joint: of the whole W.
+        pattern_self_consistent: whether the limit's own signs are those of the pattern, without any sliding.
+        sliding: pre-activations held at 0 by chatter (of neurons x points; a leaky block counts as one neuron).
+    """
+
+    kind: str
+    reason: str
+    alpha: Float[Tensor, " n"]
+    support: Tensor
+    t_times_loss: float
+    margin: float
+    margins: Float[Tensor, " n"]
+    norm_rate: float
+    sr_pos: float
+    sr_neg: float
+    sr_joint: float
+    pattern_self_consistent: bool
+    sliding: int
+
+    @property
+    def applicable(self) -> bool:
+        """Whether there is a prediction."""
+        return not self.kind.startswith("not applicable")
+
+    @property
+    def equal_margins(self) -> bool:
+        """Whether every point is a support vector."""
+        return self.kind == "equal-margins"
+
+    def log_gaps(self) -> Float[Tensor, "n n"]:
+        """Limits of q_i - q_k = log(alpha_k / alpha_i) between support vectors (inf elsewhere)."""
+        logs = torch.log(self.alpha)
+        return logs[None, :] - logs[:, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }  # fmt: skip
+
+
+def limits(
+    X: Any,
+    y: Any,
+    net: TwoLayerNet | None = None,
+    *,
+    eta: Eta = "auto",
+    pattern: Float[Tensor, "two_m n"] | None = None,
+) -> Limits:
+    """Predict the end of a run before it is made.
+
+    Without `pattern`, a leaky net is given the ideal pattern (every neuron active exactly on its own class) and a ReLU
+    net on orthogonal data the one that its initial weights freeze into. Which neurons of a ReLU net stay active on the
+    points of their own class is decided during training where the data are not orthogonal: give the pattern of a run.
+    So it can be for leaky nets of small slope, where a few neurons may stay inactive on a point of their class.
+
+    Args:
+        X: points as rows.
+        y: labels, any two values.
+        net: width, slope, and for ReLU the seed that decides the pattern.
+        eta: step size; "auto" as in `fit`.
+        pattern: D = sigma'(W X^T) of a run that has settled.
+
+    Raises:
+        InputError: for bad data or values, or a pattern that does not fit them.
+    """
+    net = net or TwoLayerNet()
+    data = X if isinstance(X, TrainingSet) else training_set(X, y)
+    step = float(step_sizes(data, [net], eta)[0])
+    if pattern is None:
+        if net.gamma > 0:
+            pattern = ideal_pattern(data, net.gamma)
+        elif math.isinf(data.ratio):
+            pattern = orthogonal_relu_pattern(net, data)
+        else:
+            return _not_applicable(
+                data.n,
+                "chatter",
+                f"ReLU on data that are not orthogonal (ratio {data.ratio:.3g}): pre-activations of the other class "
+                "keep crossing 0, and training decides which neurons keep which points; give the pattern of a run",
+            )
+    pattern = _checked_pattern(pattern, data)
+    return _limits_of(data, pattern, net, step)
+
+
+def _limits_of(data: TrainingSet, D: Float[Tensor, "rows n"], net: TwoLayerNet, eta: float) -> Limits:
+    K = margin_kernel(D, data.y, data.gram)
+    dead = (K.diagonal() <= 0).nonzero().flatten()
+    if len(dead):
+        reason = f"no neuron is active on point {int(dead[0])}, whose loss stays log(2) / n for ever"
+        return _not_applicable(data.n, "dead point", reason)
+    alpha, residual = dual_variables(K)
+    A = block_signs(len(D) // 2, D)[:, None] * D * (data.y * alpha)
+    fixed = residual < SOLVED and _signs_agree(A @ data.gram, D)
+    sliding = 0
+    if not fixed:
+        A, alpha, mean_slope, residual = _sliding_dual(data, D, net.gamma)
+        sliding = int((mean_slope > net.gamma + SUPPORT).sum())
+        if residual > SOLVED:
+            reason = f"the points cannot be separated with this pattern (dual residual {residual:.2g})"
+            return _not_applicable(data.n, "not separable", reason)
+        if float(mean_slope.max()) > 1 + SOLVED or not _own_signs_agree(A @ data.gram, D, data.y):
+            reason = "the limit of this pattern has other signs on its own class or needs a slope beyond 1"
+            return _not_applicable(data.n, "inconsistent pattern", reason)
+    return _limits_from(data, A, alpha, net, eta, fixed, sliding)
+
+
+def _limits_from(
+    data: TrainingSet, A: Tensor, alpha: Tensor, net: TwoLayerNet, eta: float, fixed: bool, sliding: int
+) -> Limits:
+    half, m = len(A) // 2, net.m
+    support = alpha > SUPPORT * alpha.max()
+    count, total = int(support.sum()), float(alpha.sum())
+    margin = 1 / math.sqrt(m * total)
+    # the rows A X in the basis of the points, and the margins they give (the slopes are those of their signs)
+    W = A @ torch.linalg.qr(data.X.T, mode="r").R.T
+    Z = A @ data.gram
+    ranks = [float(stable_rank(part)) for part in (W[:half], W[half:], W)]
+    full = count == data.n
+    reason = "every point is a support vector" if full else f"{data.n - count} points end beyond the margin"
+    return Limits(
+        kind="equal-margins" if full else f"support-vectors {count} of {data.n}",
+        reason=reason + (f"; {sliding} pre-activations are held at 0 by chatter" if sliding else ""),
+        alpha=alpha,
+        support=support,
+        t_times_loss=m * total / eta,
+        margin=margin,
+        margins=data.y * network_output(Z, net.gamma) * margin,
+        norm_rate=1 / margin,
+        sr_pos=ranks[0],
+        sr_neg=ranks[1],
+        sr_joint=ranks[2],
+        pattern_self_consistent=fixed,
+        sliding=sliding,
+    )
+
+
+def _signs_agree(Z: Tensor, D: Tensor) -> bool:
+    zero = 1e-12 * Z.abs().max()
+    return bool(torch.where(D == 1, -zero < Z, zero > Z).all())
+
+
+def _own_signs_agree(Z: Tensor, D: Tensor, y: Tensor) -> bool:
+    own = block_signs(len(D) // 2, D)[:, None] == y
+    zero = 1e-7 * Z.abs().max()
+    return bool(torch.where(own, torch.where(D == 1, -zero < Z, zero > Z), zero > Z).all())
+
+
+def _sliding_dual(data: TrainingSet, D: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor, float]:
+    """A, alpha, the mean slopes (gamma where nothing slides) and the residual of the dual with mu_ri.
+
+    Raises:
+        InputError: if the problem is too large for a dense solver.
+    """
+    rows, n = D.shape
+    m = rows // 2
+    signs = block_signs(m, D)[:, None] * data.y
+    other = signs < 0
+    base = torch.where(other, gamma, D)
+    where = other.nonzero()
+    if len(where) > LARGEST_DUAL:
+        raise InputError(
+            f"the limit with chatter has {len(where)} unknowns (m n), more than {LARGEST_DUAL}: use a smaller m or n"
+        )
+    # columns: what a unit of alpha_i, and of mu_ri, adds to A, scaled so that alpha is that of K
+    H = torch.zeros(n + len(where), n + len(where), dtype=D.dtype, device=D.device)
+    H[:n, :n] = margin_kernel(base, data.y, data.gram)
+    r, i = where[:, 0], where[:, 1]
+    coupling = -(signs * base)[r] * data.gram[i] / m
+    H[n:, :n], H[:n, n:] = coupling, coupling.T
+    H[n:, n:] = (r[:, None] == r) * data.gram[i][:, i] / m
+    target = torch.zeros(len(H), dtype=D.dtype, device=D.device)
+    target[:n] = 1
+    solution, residual = dual_variables(H, target)
+    alpha, mu = solution[:n], solution[n:]
+    total = base * alpha
+    total[r, i] += mu
+    slope = torch.where(alpha > 0, total / alpha.clamp(min=1e-300), base)
+    return signs * total, alpha, torch.where(other, slope, gamma), residual
+
+
+def dual_variables(
+    K: Float[Tensor, "n n"], target: Float[Tensor, " n"] | None = None
+) -> tuple[Float[Tensor, " n"], float]:
+    """alpha = argmin_{a >= 0} a' K a / 2 - target' a and how far the optimum is from being one (`target` is 1).
+
+    K^{-1} target where that is positive, else non-negative least squares ||F a - b||^2 on a factor K = F' F, F' b =
+    target. The residual is max(0, target - K alpha): 0 at an optimum, positive where the dual is unbounded.
+    """
+    from scipy.optimize import nnls
+
+    scale = float(K.diagonal().max())
+    unit = (K / scale).cpu().double().numpy()
+    wanted = np.ones(len(unit)) if target is None else target.cpu().double().numpy()
+    values, vectors = np.linalg.eigh(unit)
+    kept = values > 1e-13 * len(unit)
+    if kept.all():
+        direct = np.linalg.solve(unit, wanted)
+        if (direct > 0).all():
+            return torch.as_tensor(direct / scale).to(K), 0.0
+    F = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+    b = (vectors[:, kept].T / np.sqrt(values[kept])[:, None]) @ wanted
+    alpha, _ = nnls(F, b, maxiter=100 * len(unit))
+    alpha = _polished(unit, alpha, wanted)
+    residual = float(np.maximum(0, wanted - unit @ alpha).max())
+    return torch.as_tensor(alpha / scale).to(K), residual
+
+
+def _polished(K: np.ndarray, alpha: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Solve on the support that NNLS found: the eigenvalue factor costs it some digits."""
+    support = alpha > SUPPORT * alpha.max()
+    exact = np.zeros_like(alpha)
+    exact[support] = np.linalg.lstsq(K[np.ix_(support, support)], target[support], rcond=None)[0]
+    return exact if (exact >= 0).all() else alpha
+
+
+def ideal_pattern(data: TrainingSet, gamma: float) -> Float[Tensor, "2 n"]:
+    """D_ri = 1 if s_r = y_i else gamma; all neurons of a block are alike, so that one row stands for each."""
+    return torch.stack([slopes(data.y > 0, gamma), slopes(data.y < 0, gamma)])
+
+
+def orthogonal_relu_pattern(net: TwoLayerNet, data: TrainingSet) -> Float[Tensor, "two_m n"]:
+    """The frozen pattern of ReLU on orthogonal points: a neuron keeps what it has of its class and leaves the other."""
+    active = net.initial_weights(data.d).to(data.X) @ data.X.T > 0
+    own = block_signs(net.m, data.y)[:, None] == data.y
+    return (active & own).to(data.y)
+
+
+def _checked_pattern(pattern: Any, data: TrainingSet) -> Float[Tensor, "two_m n"]:
+    D = torch.as_tensor(pattern).to(data.X)
+    if D.ndim != 2 or D.shape[1] != data.n or len(D) % 2 or not len(D):
+        raise InputError(f"pattern must have shape (2m, {data.n}), got {tuple(D.shape)}")
+    if not ((D >= 0) & (D <= 1)).all():
+        raise InputError("pattern must hold slopes of the activation, between 0 and 1")
+    return D
+
+
+def _not_applicable(n: int, kind: str, reason: str) -> Limits:
+    nothing = torch.full((n,), math.nan, dtype=torch.float64)
+    return Limits(
+        f"not applicable ({kind})", reason, nothing, torch.zeros(n, dtype=torch.bool), math.nan, math.nan, nothing,
+        math.nan, math.nan, math.nan, math.nan, False, 0,
+    )  # fmt: skip
+
+
+def orthonormal_relu_stable_rank(points: int) -> float:
+    """2 k / (k + 1): block stable rank of wide ReLU nets on k orthonormal points of the block's class (law L6)."""
+    return 2 * points / (points + 1)
+
+
+def orthonormal_joint_stable_rank(gamma: float) -> float:
+    """2 (1 + gamma^2) / (1 + gamma)^2: joint stable rank on balanced orthonormal data (law L5)."""
+    return 2 * (1 + gamma**2) / (1 + gamma) ** 2
+
+
+def agreement(measured: Sequence[float], predicted: float) -> float:
+    """Largest relative distance of the measured values from the prediction."""
+    return max(abs(value / predicted - 1) for value in measured)
