@@ -10,7 +10,7 @@ from leaky_relu_bias.options import DataOptions, Grid
 SUMMARY = "Where gradient descent takes two-layer (leaky) ReLU networks."
 
 
-def data_(source: str, out: str = "data.npz", data: DataOptions = DataOptions(), json: bool = False) -> None:  # noqa: B008
+def data_(source: str, out: str = "data.npz", data: DataOptions = DataOptions(), json: bool = False) -> None:
     """Make or prepare a training set and write it as .npz (X, y).
 
     Args:
@@ -29,7 +29,7 @@ def data_(source: str, out: str = "data.npz", data: DataOptions = DataOptions(),
 
 def check(
     source: str,
-    data: DataOptions = DataOptions(),  # noqa: B008
+    data: DataOptions = DataOptions(),
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
@@ -77,7 +77,7 @@ def check(
 
 def limits(
     source: str,
-    data: DataOptions = DataOptions(),  # noqa: B008
+    data: DataOptions = DataOptions(),
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
@@ -110,7 +110,7 @@ def limits(
 
 def run(
     source: str,
-    data: DataOptions = DataOptions(),  # noqa: B008
+    data: DataOptions = DataOptions(),
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
@@ -181,8 +181,8 @@ def continue_(
 
 def sweep(
     source: str,
-    data: DataOptions = DataOptions(),  # noqa: B008
-    grid: Grid = Grid(),  # noqa: B008
+    data: DataOptions = DataOptions(),
+    grid: Grid = Grid(),
     m: int = 50,
     steps: int = 10_000,
     seed: int = 0,
