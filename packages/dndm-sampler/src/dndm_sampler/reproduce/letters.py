@@ -31,7 +31,7 @@ def _run(context: Context, noise: Any, **options: Any) -> dict[str, list[float]]
         denoiser = _denoiser(context, noise)
         ids: dict[str, Any] = {"mask_token_id": MASK_ID} if noise == "absorbing" else {"vocab_size": 27}
         sampler = DNDMSampler(denoiser, noise=noise, **ids, **options)
-        batch = context.at(16, 128, 256)
+        batch = context.at(8, 128, 256)
         runs = timed_samples(context, sampler, batch, LENGTH)
         return {
             "nll": [float(denoiser.nll(out.sequences).mean()) for out, _ in runs],
@@ -45,7 +45,7 @@ def _run(context: Context, noise: Any, **options: Any) -> dict[str, list[float]]
 
 
 def _steps(context: Context) -> int:
-    return context.at(50, 1000, 1000)
+    return context.at(20, 1000, 1000)
 
 
 @claims.add(
@@ -67,7 +67,7 @@ def fewer_calls(context: Context) -> Measurement:
         holds=(ratio >= 14 and abs(gap) < 0.03) if decided else None,
         uncertainty=interval,
         note=f"{SEEDS_NOTE}; T = {_steps(context)}; NLL difference {gap:+.4f} nats"
-        + ("" if decided else "; the claim is about T = 1000, smoke samples with T = 50"),
+        + ("" if decided else "; the claim is about T = 1000, smoke samples with T = 20"),
     )
 
 
@@ -87,7 +87,7 @@ def less_time(context: Context) -> Measurement:
         ratio,
         holds=ratio >= 12 if decided else None,
         uncertainty=interval,
-        note=SEEDS_NOTE + ("" if decided else "; the claim is about T = 1000, smoke samples with T = 50"),
+        note=SEEDS_NOTE + ("" if decided else "; the claim is about T = 1000, smoke samples with T = 20"),
     )
 
 
@@ -105,7 +105,7 @@ def infinite_steps(context: Context) -> Measurement:
     gap, interval = spread(paired(ours["nll"], finite["nll"], lambda a, b: a - b))
     truth = _denoiser(context, "absorbing")
     figure, axes = new_figure("Exact denoiser, 64 letters", "network calls", "NLL, nats a letter", log="x")
-    steps = context.at((16,), (8, 16, 32, 64, 200), (8, 16, 32, 64, 200, 1000))
+    steps = context.at((8,), (8, 16, 32, 64, 200), (8, 16, 32, 64, 200, 1000))
     all_curves: dict[str, tuple[str, dict[str, Any]]] = {
         "absorbing D3PM": ("absorbing", {"method": "ancestral"}),
         "absorbing DNDM": ("absorbing", {}),
@@ -128,7 +128,7 @@ def infinite_steps(context: Context) -> Measurement:
         holds=gap < 0.03 if context.scale != "smoke" else None,
         uncertainty=interval,
         note=f"{SEEDS_NOTE}; entropy rate of the chain {truth.entropy_rate():.3f}, DNDM-C {spread(ours['nll'])[0]:.3f}"
-        + ("; 16 rows are too few to see 0.03 nats" if context.scale == "smoke" else ""),
+        + ("; 8 rows are too few to see 0.03 nats" if context.scale == "smoke" else ""),
         figures=(context.save_figure("quality-calls", figure),),
     )
 
@@ -143,7 +143,7 @@ def infinite_steps(context: Context) -> Measurement:
 )
 def thinned_exact(context: Context) -> Measurement:
     """The exact alternative to biased multinomial DNDM."""
-    T = context.at(16, 200, 1000)
+    T = context.at(8, 200, 1000)
     ours = _run(context, "multinomial", method="thinned_ancestral", num_steps=T)
     theirs = _run(context, "multinomial", method="ancestral", num_steps=T)
     biased = _run(context, "multinomial", num_steps=T)
@@ -155,5 +155,5 @@ def thinned_exact(context: Context) -> Measurement:
         uncertainty=interval,
         note=f"{SEEDS_NOTE}; {rows:.1f} calls a row of {T}; DNDM (Algorithm 1) {spread(biased['nll'])[0]:.3f} against "
         f"{spread(theirs['nll'])[0]:.3f}"
-        + ("; 16 rows are too few to see 0.03 nats" if context.scale == "smoke" else ""),
+        + ("; 8 rows are too few to see 0.03 nats" if context.scale == "smoke" else ""),
     )

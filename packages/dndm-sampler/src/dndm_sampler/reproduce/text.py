@@ -22,7 +22,7 @@ def _model(context: Context, noise: Any, seed: int) -> nn.Module:
 
         config = TrainConfig(
             noise=noise,
-            num_steps=context.at(15, 250, 4000),
+            num_steps=context.at(5, 250, 4000),
             width=context.at(32, 96, 256),
             max_characters=context.at(100_000, 1_000_000, None),
         )
@@ -45,7 +45,7 @@ def _qualities(context: Context, noise: Any, **options: Any) -> tuple[list[TextQ
             ids: dict[str, Any] = {"mask_token_id": MASK_ID} if noise == "absorbing" else {"vocab_size": 27}
             sampler = DNDMSampler(_model(context, noise, seed), noise=noise, **ids, **options)
             out = sampler.sample(
-                context.at(32, 192, 512), LENGTH, generator=torch.Generator().manual_seed(seed), device=context.device
+                context.at(16, 192, 512), LENGTH, generator=torch.Generator().manual_seed(seed), device=context.device
             )
             qualities.append(_scorer(context).score(out.sequences))
             calls.append(out.nfe)
@@ -55,7 +55,7 @@ def _qualities(context: Context, noise: Any, **options: Any) -> tuple[list[TextQ
 
 
 def _steps(context: Context) -> int:
-    return context.at(16, 200, 1000)
+    return context.at(8, 200, 1000)
 
 
 def _compare(context: Context, noise: str, reason: str, **options: Any) -> tuple[list[float], str]:
