@@ -1,5 +1,6 @@
 """One network call: logits only where they are needed, checked, corrected, drawn, and counted."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -40,6 +41,16 @@ def as_split(denoiser: Any) -> SplitDenoiser | None:
     if all(callable(part) and not isinstance(part, torch.nn.Module) for part in parts):
         return cast(SplitDenoiser, denoiser)
     return None
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not 0 or a positive number.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature must be 0 or more, and finite, got {temperature}")
 
 
 class Drawn(NamedTuple):

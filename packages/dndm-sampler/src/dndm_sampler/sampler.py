@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dndm_sampler import algorithms, baselines
 from dndm_sampler.algorithms import OnCall, ignore
-from dndm_sampler.denoising import Denoiser, ModelTime, Predictor, TimeMap
+from dndm_sampler.denoising import Denoiser, ModelTime, Predictor, TimeMap, check_temperature
 from dndm_sampler.noise import AbsorbingNoise, MultinomialNoise, Noise
 from dndm_sampler.randomness import MOVES, NOISE, TIMES, TOKENS, CounterUniforms
 from dndm_sampler.schedule import TransitionSchedule
@@ -120,8 +120,7 @@ class DNDMSampler:
             raise InputError(f"num_steps must be at least 1, or None for continuous time, got {num_steps}")
         if num_calls is not None and num_calls < 1:
             raise InputError(f"num_calls must be at least 1, got {num_calls}")
-        if not temperature >= 0:
-            raise InputError(f"temperature must be 0 or more, got {temperature}")
+        check_temperature(temperature)
         self.method, self.version, self.top_k, self.remask, self.order = method, version, top_k, remask, order
         self.num_steps = None if num_calls is not None else num_steps
         self.num_calls = num_calls
@@ -233,9 +232,9 @@ class DNDMSampler:
             return tau, tau, busiest_first(count_times(tau)), self._algorithm()
         assert self.num_steps is not None  # checked in _check_choices
         keys = uniforms.keys(MOVES, row_ids, free.shape[1])
-        if self.method == "rdm":
-            return None, free, row_ids, partial(baselines.rdm, keys=keys, num_steps=self.num_steps)
         alphas = self.schedule.alphas(self.num_steps)
+        if self.method == "rdm":
+            return None, free, row_ids, partial(baselines.rdm, keys=keys, alphas=alphas, noise=self.noise)
         if isinstance(self.noise, AbsorbingNoise):
             return None, free, row_ids, partial(baselines.ancestral_absorbing, alphas=alphas, keys=keys)
         chain = partial(baselines.ancestral_multinomial, alphas=alphas, noise=self.noise, keys=keys)

@@ -62,9 +62,10 @@ def corrupt(
 
 
 def denoising_loss(model: nn.Module, noisy: NoisyBatch, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the clean tokens where the loss counts."""
+    """Mean cross-entropy of the clean tokens where the loss counts; 0 where it counts nowhere (no token was masked)."""
     logits = model(noisy.noisy, noisy.t, **batch.inputs)
-    return nn.functional.cross_entropy(logits[noisy.where], batch.clean[noisy.where])
+    total = nn.functional.cross_entropy(logits[noisy.where], batch.clean[noisy.where], reduction="sum")
+    return total / noisy.where.sum().clamp(min=1)
 
 
 def train_text(
