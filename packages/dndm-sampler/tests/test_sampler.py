@@ -252,15 +252,32 @@ def test_logits_of_any_floating_type(dtype):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("method", ["dndm", "ancestral", "rdm"])
-def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_call(bad, method):
+def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_step(bad, method):
     calls = []
 
     def denoiser(x, t):
         calls.append(1)
         return torch.full((*x.shape, V), bad if len(calls) >= 3 else 0.0)
 
-    with pytest.raises(RunError, match=r"at call \d+ \(time"):
+    with pytest.raises(RunError, match=r"at call \d+, step t = \d+ of 40: no token"):
         DNDMSampler(denoiser, method=method, num_steps=40, **ABSORBING).sample(2, 20, generator=seed())
+
+
+def test_the_step_that_is_named_is_that_of_the_row_with_the_bad_logits():
+    times = {}
+
+    def denoiser(x, t):
+        logits = torch.zeros(*x.shape, V)
+        if len(x) == 2 and not times and float(t[0]) != float(t[1]):
+            times["bad"] = round(float(t[1]) * 40)
+            logits[1] = float("nan")
+        return logits
+
+    with pytest.raises(RunError) as error:
+        DNDMSampler(denoiser, num_steps=40, **ABSORBING).sample(2, 20, generator=seed())
+    assert f"step t = {times['bad']} of 40" in str(error.value)
+    with pytest.raises(RunError, match=r"at call 1, time 0\.\d+: no token"):
+        DNDMSampler(lambda x, t: torch.full((*x.shape, V), float("nan")), num_steps=None, **ABSORBING).sample(1, 3)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +290,9 @@ def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_call(bad, meth
         ({"noise": "gaussian"}, "noise must be absorbing or multinomial"),
         ({**ABSORBING, "num_steps": 0}, "num_steps must be at least 1"),
         ({**ABSORBING, "num_calls": 0}, "num_calls must be at least 1"),
-        ({**ABSORBING, "temperature": -0.1}, "temperature must be 0 or more, got -0.1"),
+        ({**ABSORBING, "temperature": -0.1}, "temperature must be 0 or more, and finite, got -0.1"),
+        ({**ABSORBING, "temperature": float("inf")}, "and finite, got inf"),
+        ({**ABSORBING, "temperature": float("nan")}, "and finite, got nan"),
         ({**ABSORBING, "top_k": True, "order": "left_to_right"}, "contradicts order"),
         ({**ABSORBING, "order": "inside_out"}, "order must be random"),
         ({**ABSORBING, "token_correction": "loo"}, "multinomial noise"),
@@ -346,3 +365,46 @@ def test_the_same_seed_gives_the_same_sequences_on_a_gpu():
         sampler = DNDMSampler(chain, mask_token_id=3, num_steps=100)
         runs.append(sampler.sample(8, 16, generator=seed(), device=device).sequences.cpu())
     assert torch.equal(*runs)
+
+
+def _drawing(tokens, scores):
+    """A prediction that is written down in advance: one row of tokens and of scores for every call."""
+    from dndm_sampler.denoising import Drawn
+
+    plan = iter(zip(tokens, scores, strict=True))
+
+    def predict(x, t, row, position):
+        token, score = next(plan)
+        return Drawn(torch.tensor(token)[position], torch.tensor(score, dtype=torch.float64)[position])
+
+    return predict
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_rdm_returns_low_scores_to_noise_and_conditionally_only_a_repeated_token_that_sank(conditional):
+    from dndm_sampler.baselines import rdm
+    from dndm_sampler.noise import AbsorbingNoise
+
+    # linear, 4 calls: 3, 2, 1, 0 positions stay noise. Position 0 is written at once and scores lowest afterwards, with
+    # another token: only the unconditional rule takes it back. Position 1 repeats its token with a lower score.
+    predict = _drawing(
+        [[1, 2, 3, 4], [5, 2, 3, 4], [5, 2, 3, 6], [7, 8, 9, 6]],
+        [[-1, -2, -3, -4], [-9, -1, -2, -3], [-2, -9, -1, -1], [-1, -1, -1, -1]],
+    )
+    x, free, seen = torch.full((1, 4), 10), torch.ones(1, 4, dtype=torch.bool), []
+    rdm(
+        predict, x, free, torch.zeros(1, 4, dtype=torch.long), TransitionSchedule("linear").alphas(4),
+        AbsorbingNoise(10), shape="linear", conditional=conditional,
+        on_call=lambda rows, t, now: seen.append(now[0].tolist()),
+    )  # fmt: skip
+    first = 1 if conditional else 5
+    assert seen == [[1, 10, 10, 10], [1 if conditional else 10, 2, 3, 10], [first, 10, 3, 6], [first, 8, 3, 6]]
+
+
+def test_a_token_that_noise_never_makes_survives_a_prediction_of_another():
+    from dndm_sampler.baselines import posterior
+
+    q = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
+    half = torch.tensor([0.5], dtype=torch.float64)
+    law = posterior(torch.tensor([0]), torch.tensor([1]), half, half / 2, q)
+    assert law.tolist() == [[1.0, 0.0, 0.0]]

@@ -196,3 +196,9 @@ def test_ngram_model_is_a_probability_law_and_prefers_its_text(text_file):
     assert quality.word_share == 1
     assert quality.distinct > 0.9
     assert unigram_tv(ids[None], torch.bincount(ids, minlength=27) / len(ids)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_batch_in_which_nothing_is_masked_does_not_spoil_the_weights(tmp_path, text_file):
+    config = TrainConfig(num_steps=60, batch_size=1, length=2, width=16)
+    model = train_text(tmp_path / "run", text_file, config, 0, torch.device("cpu"))
+    assert all(bool(torch.isfinite(value).all()) for value in model.parameters())

@@ -179,7 +179,7 @@ def rdm(
 
     At call i = 0..S-1 the floor(L r_i) lowest-scoring free positions are noise, r_i = 1 - (i+1)/S (linear) or
     cos(pi (i+1) / 2S) (cosine). A noise position outside this set is written; a restored one inside it returns to
-    noise. Multinomial noise is kept with probability beta_t and drawn anew otherwise, as in the Markov chain.
+    noise, which for multinomial noise is q(x_t | x_{t-1} = the present token): kept with probability beta_t, else new.
 
     Args:
         predict: one network call.
@@ -198,7 +198,9 @@ def rdm(
     row, position = free.nonzero(as_tuple=True)
     key, waiting = keys[row, position], torch.ones_like(row, dtype=torch.bool)
     count, num_steps = free.sum(1), len(alphas) - 1
-    betas = step_survival(alphas[:-1], alphas[1:]).flip(0).tolist()
+    stays = [0.0] * num_steps
+    if isinstance(noise, MultinomialNoise):
+        stays = step_survival(alphas[:-1], alphas[1:]).flip(0).tolist()
     for i in range(num_steps):
         t = torch.full((len(x),), num_steps - i, device=x.device)
         drawn, now = predict(x, t, row, position), x[row, position]
@@ -213,7 +215,7 @@ def rdm(
         if conditional:
             falls = lowest & (waiting | ((drawn.tokens == now) & (drawn.scores < scores[row, position])))
         write = waiting & ~lowest
-        fresh = torch.where(draw(key, 3 * i + 1) < betas[i], now, noise.sample(draw(key, 3 * i + 2)))
+        fresh = torch.where(draw(key, 3 * i + 1) < stays[i], now, noise.sample(draw(key, 3 * i + 2)))
         x[row, position] = torch.where(write, drawn.tokens, torch.where(falls, fresh, now))
         kept = torch.where(write, drawn.scores, scores[row, position])
         scores[row, position] = torch.where(falls, 0.0, kept)

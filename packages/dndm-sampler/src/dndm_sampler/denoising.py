@@ -95,6 +95,10 @@ class ModelTime:
             u = self.train_schedule.quantile(1 - self.schedule.alpha(u)).to(dtype)
         return u
 
+    def describe(self, t: Num[Tensor, ""]) -> str:
+        """A time of the sampler in words."""
+        return f"time {float(t):.4g}" if self.num_steps is None else f"step t = {int(t)} of {self.num_steps}"
+
     def alpha(self, model_time: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
         """The share of clean tokens that the denoiser expects at this model time."""
         return self.train_schedule.alpha(model_time)
@@ -149,7 +153,7 @@ class Predictor:
         """One network call on the first rows of the batch; tokens are drawn at (row, position) only.
 
         Raises:
-            RunError: if a needed logit is NaN or +inf, or no token is left possible (says at which call and time).
+            RunError: if a needed logit is NaN or +inf, or no token is left possible (says at which call and step).
             InputError: if the logits have the wrong shape or type.
         """
         u = self.model_time(t)
@@ -161,10 +165,11 @@ class Predictor:
         p = logits.softmax(-1)
         cdf = p.cumsum(-1)
         # NaN, +inf and a row where no token is left (all -inf) all turn the sum into NaN
-        if bool(cdf[:, -1].isnan().any()):
+        bad = cdf[:, -1].isnan()
+        if bool(bad.any()):
             raise RunError(
-                f"the denoiser gave NaN, +inf or only -inf logits at call {len(self.rows_of_calls)} "
-                f"(time {float(u[0]):.4g}): no token can be drawn"
+                f"the denoiser gave NaN, +inf or only -inf logits at call {len(self.rows_of_calls)}, "
+                f"{self.model_time.describe(t[row[bad][0]])}: no token can be drawn"
             )
         if self.temperature == 0:
             tokens = p.argmax(-1)

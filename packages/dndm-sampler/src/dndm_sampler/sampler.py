@@ -189,7 +189,7 @@ class DNDMSampler:
 
         Raises:
             InputError: if sizes are missing or contradict, or the logits do not fit.
-            RunError: if logits are not finite (says at which call).
+            RunError: if logits are not finite (says at which call and step).
         """
         x, free = self._start(batch_size, length, input_ids, fixed_mask, device)
         uniforms = CounterUniforms(generator, x.device)
