@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from shared_core.device import resolve_device
+from shared_core.device import check_seed, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_text
 from torch import Tensor
@@ -72,6 +72,7 @@ def make_plan(
     seed: int,
 ) -> None:
     """Print the transition times of a batch as JSON, or write them to a .json or .csv file."""
+    check_seed(seed)
     if out is not None and Path(out).suffix not in (".json", ".csv"):
         raise InputError(f"--out must end in .json or .csv, got {out}")
     sampler = DNDMSampler(lambda x, t: x, mask_token_id=0, schedule=schedule, num_steps=num_steps,
@@ -204,6 +205,10 @@ def sample_text(
     """Sample and print, or write a .txt or .jsonl file."""
     if out is not None and Path(out).suffix not in (".txt", ".jsonl"):
         raise InputError(f"--out must end in .txt or .jsonl, got {out}")
+    check_seed(seed)
+    for name, text in (("infill", infill), ("prompt", prompt)):
+        if text == "":
+            raise InputError(f"--{name} is empty: give at least one character")
     if infill is not None and prompt is not None:
         raise InputError("give --infill or --prompt, not both: a prompt is an infill whose rest is open")
     if batch_size < 1:

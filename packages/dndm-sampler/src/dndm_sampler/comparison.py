@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from shared_core.device import resolve_device
+from shared_core.device import check_seed, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import write_text
 from shared_core.logging import progress
@@ -59,6 +59,10 @@ def compare_samplers(
         InputError: for an unknown sampler, one that does not fit the noise, or a model that cannot be read.
     """
     resolved = resolve_device(device)
+    check_seed(seed)
+    for option, value in (("--length", length), ("--batch-size", batch_size)):
+        if value < 1:
+            raise InputError(f"{option} must be at least 1, got {value}")
     unknown = [name for name in samplers or [] if name not in SAMPLERS]
     if unknown:
         raise InputError(f"--samplers: there is no {unknown[0]!r}; samplers: {', '.join(SAMPLERS)}")

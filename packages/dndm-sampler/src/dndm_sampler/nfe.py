@@ -11,6 +11,7 @@ from torch import Tensor
 from dndm_sampler.schedule import TransitionSchedule
 
 BatchTimes = Literal["per_row", "shared", "lockstep"]
+MAX_POSITIONS, MAX_STEPS = 10_000, 100_000  # of the exact law: seconds, and less than a gigabyte
 
 
 class NFELaw(NamedTuple):
@@ -74,12 +75,17 @@ def nfe_distribution(
             share one set of calls).
 
     Raises:
-        InputError: if a size is below 1.
+        InputError: if a size is below 1, or too large for the recursion.
     """
     _check_length(length)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     positions = length * batch_size if batch_times == "lockstep" else length
+    if positions > MAX_POSITIONS or (num_steps or 1) > MAX_STEPS:
+        raise InputError(
+            f"the exact law of the number of calls is for up to {MAX_POSITIONS} positions and {MAX_STEPS} steps, got "
+            f"{positions} and {num_steps}; num_steps=None is the limit of many steps, expected_nfe has no such limit"
+        )
     if num_steps is None:
         law = torch.zeros(positions + 1, dtype=torch.float64)
         law[positions] = 1

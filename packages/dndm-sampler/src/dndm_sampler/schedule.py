@@ -77,8 +77,8 @@ class TransitionSchedule:
 
     def _named(self, kind: str, a: float, b: float) -> AlphaFunction:
         if kind == "beta":
-            if not (a > 0 and b > 0):
-                raise InputError(f"schedule: beta needs a > 0 and b > 0, got a = {a:g}, b = {b:g}")
+            if not (0 < a < math.inf and 0 < b < math.inf):
+                raise InputError(f"schedule: beta needs a > 0 and b > 0, finite, got a = {a:g}, b = {b:g}")
             self.name = f"beta:{a:g},{b:g}"
             self._quantile = lambda v: torch.from_numpy(betaincinv(a, b, v.numpy()))
             return lambda u: torch.from_numpy(betaincc(a, b, u.numpy()))
