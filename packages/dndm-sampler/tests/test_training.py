@@ -135,7 +135,7 @@ def test_corruption_has_the_marginal_of_the_schedule(noise):
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"width": 12}, "multiple of 8"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"held_out": 1.0}, "held_out must be between 0 and 1"),
+        ({"held_out": 1.0}, "held_out must be from 0.01 to 0.5"),
         ({"schedule": "none"}, "there is no 'none'"),
         ({"length": 100_000}, "at least 1000000"),
     ],

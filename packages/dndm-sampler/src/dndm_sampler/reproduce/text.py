@@ -15,8 +15,8 @@ from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, paired, spread
 from dndm_sampler.sampler import DNDMSampler
 
 NOTE = (
-    f"{NUM_SEEDS} seeds, each with its own training and samples; interval: smallest and largest; at scale laptop width, "
-    "learning rate and updates are the best of 15 combinations by held-out loss at another seed"
+    f"{NUM_SEEDS} seeds, each with its own training and samples; interval: smallest and largest; at scale laptop "
+    "width, learning rate and updates are the best of 15 combinations by held-out loss at another seed"
 )
 Setting = tuple[str, dict[str, Any]]
 ANCESTRAL = {"method": "ancestral"}
