@@ -401,6 +401,20 @@ def test_rdm_returns_low_scores_to_noise_and_conditionally_only_a_repeated_token
     assert seen == [[1, 10, 10, 10], [1 if conditional else 10, 2, 3, 10], [first, 10, 3, 6], [first, 8, 3, 6]]
 
 
+@pytest.mark.parametrize("to_noise", [True, False])
+def test_remasking_lets_a_restored_position_wait_again_with_its_noise_or_its_token(to_noise):
+    from dndm_sampler.algorithms import dndm_topk_remask
+
+    predict = _drawing([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[-1, -2, -3], [-9, -1, -2], [-1, -1, -1]])
+    seen = []
+    x, _ = dndm_topk_remask(
+        predict, torch.tensor([[10, 11, 12]]), torch.tensor([[3, 2, 1]]), to_noise=to_noise,
+        on_call=lambda rows, t, now: seen.append(now[0].tolist()),
+    )  # fmt: skip
+    assert seen[:2] == [[1, 11, 12], [10 if to_noise else 1, 5, 6]]
+    assert x[0].tolist() == [7, 5, 6]
+
+
 def test_a_token_that_noise_never_makes_survives_a_prediction_of_another():
     from dndm_sampler.baselines import posterior
 

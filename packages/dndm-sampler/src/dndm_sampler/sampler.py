@@ -276,8 +276,10 @@ class DNDMSampler:
         return tau, count_times(tau)
 
     def _algorithm(self) -> Any:
+        if self.top_k and self.remask:
+            return partial(algorithms.dndm_topk_remask, to_noise=isinstance(self.noise, AbsorbingNoise))
         if self.top_k:
-            return algorithms.dndm_topk_remask if self.remask else algorithms.dndm_topk
+            return algorithms.dndm_topk
         return algorithms.dndm_refresh if self.version == 2 else algorithms.dndm
 
     def _start(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from shared_core.claims import ClaimSet, Context
 
 from dndm_sampler.sampler import DNDMSampler, SamplerOutput
@@ -46,9 +47,16 @@ def new_figure(title: str, xlabel: str, ylabel: str, log: str = "") -> tuple[Fig
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    if "x" in log:
-        axes.set_xscale("log")
-    if "y" in log:
-        axes.set_yscale("log")
+    for letter in log:
+        log_scale(axes, letter)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def log_scale(axes: Any, letter: str) -> None:
+    """A logarithmic x or y axis with plain numbers at 1, 2 and 5: the default labels run into each other."""
+    getattr(axes, f"set_{letter}scale")("log")
+    axis = getattr(axes, f"{letter}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
