@@ -18,6 +18,7 @@ import peers
 import torch
 from common import LENGTH, MASK, Denoiser, chain, generator, mean_nll, plain, true_nll
 from dndm_sampler import DNDMSampler
+from dndm_sampler.reproduce.registry import log_scale
 from matplotlib.figure import Figure
 from shared_core.benchmark import Comparison, compare
 from shared_core.files import atomic_path, write_text
@@ -126,7 +127,8 @@ def _write(points: list[Point]) -> None:
             style = "o-" if name.startswith("DNDM") else "s--"
             axes.plot([getattr(p, key) for p in own], [p.gap for p in own], style, label=name, markersize=4)
         axes.axhspan(-SELECT_WITHIN, SELECT_WITHIN, color="k", alpha=0.1)
-        axes.set(xscale="log", xlabel=label)
+        log_scale(axes, "x")
+        axes.set_xlabel(label)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("NLL minus the data's, nats a letter")
     figure.suptitle("Quality against cost, exact denoiser of 64 letters, absorbing noise (DiscreteDDIM: uniform)")
