@@ -10,6 +10,7 @@ from dndm_sampler.transition_times import count_times
 from shared_core.errors import InputError, RunError
 
 V = 5
+pytestmark = pytest.mark.filterwarnings("ignore::dndm_sampler.sampler.BiasWarning")
 ABSORBING = {"noise": "absorbing", "mask_token_id": V}
 MULTINOMIAL = {"noise": "multinomial", "vocab_size": V}
 VARIANTS = {
@@ -378,6 +379,18 @@ def _drawing(tokens, scores):
         return Drawn(torch.tensor(token)[position], torch.tensor(score, dtype=torch.float64)[position])
 
     return predict
+
+
+def test_the_biased_combination_warns_and_no_other(recwarn):
+    from dndm_sampler import BiasWarning
+
+    with pytest.warns(BiasWarning, match="thinned_ancestral"):
+        DNDMSampler(CountingDenoiser(), **MULTINOMIAL)
+    recwarn.clear()
+    DNDMSampler(CountingDenoiser(), **ABSORBING)
+    for options in ({"token_correction": "loo"}, {"version": 2}, {"top_k": True}, {"temperature": 0}):
+        DNDMSampler(CountingDenoiser(), **MULTINOMIAL, **options)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from dndm_sampler import corpus
 from dndm_sampler.config import SampleConfig, TrainConfig
 from dndm_sampler.nfe import BatchTimes, nfe_bound, nfe_distribution
 from dndm_sampler.reproduce.registry import new_figure
-from dndm_sampler.sampler import DNDMSampler
+from dndm_sampler.sampler import BiasWarning, DNDMSampler
 from dndm_sampler.schedule import TransitionSchedule
 from dndm_sampler.training import load_model, train_text, train_translation
 from dndm_sampler.transition_times import Order
@@ -216,7 +217,10 @@ def sample_text(
     resolved = resolve_device(device)
     loaded = load_text_model(model, resolved)
     options = asdict(replace(settings, schedule=settings.schedule or loaded.train_schedule))
-    sampler = DNDMSampler(loaded.denoiser, **loaded.noise, **options, train_schedule=loaded.train_schedule)
+    with warnings.catch_warnings(record=True, action="always", category=BiasWarning) as bias:
+        sampler = DNDMSampler(loaded.denoiser, **loaded.noise, **options, train_schedule=loaded.train_schedule)
+    for warning in bias:
+        log.warning("%s", warning.message)
     generator = torch.Generator().manual_seed(seed)
     given = _given(loaded, infill, prompt, length)
     if given is None:

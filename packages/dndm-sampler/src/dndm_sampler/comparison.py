@@ -18,8 +18,7 @@ from dndm_sampler import corpus
 from dndm_sampler.commands import load_text_model, print_rows
 from dndm_sampler.markov_chain import MarkovChainDenoiser
 from dndm_sampler.metrics import TextScorer
-from dndm_sampler.reproduce.registry import new_figure
-from dndm_sampler.sampler import DNDMSampler
+from dndm_sampler.reproduce.registry import new_figure, unwarned_sampler
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "dndm": {},
@@ -119,7 +118,7 @@ def _measure(
     subject: Subject, name: str, T: int | None, batch_size: int, length: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
     options = {"num_steps": T, **SAMPLERS[name]}
-    sampler = DNDMSampler(subject.denoiser, **subject.noise, schedule=subject.schedule, **options)
+    sampler = unwarned_sampler(subject.denoiser, **subject.noise, schedule=subject.schedule, **options)
     start = time.perf_counter()
     found = sampler.sample(batch_size, length, generator=torch.Generator().manual_seed(seed), device=device)
     seconds = time.perf_counter() - start

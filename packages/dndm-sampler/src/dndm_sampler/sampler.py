@@ -1,5 +1,6 @@
 """`DNDMSampler`: one object for the paper's algorithms and the baselines, on any denoiser."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,10 @@ from dndm_sampler.transition_times import (
 )
 
 Method = Literal["dndm", "ancestral", "thinned_ancestral", "rdm"]
+
+
+class BiasWarning(UserWarning):
+    """Algorithm 1 samples tokens with multinomial noise, which is biased whatever the denoiser."""
 
 
 @dataclass
@@ -82,6 +87,9 @@ class DNDMSampler:
     Raises:
         InputError: naming the argument that is missing, out of range or contradicts another.
 
+    Warns:
+        BiasWarning: for Algorithm 1 with multinomial noise and sampled tokens.
+
     Example:
         >>> denoiser = lambda x, t: torch.zeros(*x.shape, 4)
         >>> sampler = DNDMSampler(denoiser, noise="absorbing", mask_token_id=3, num_steps=1000)
@@ -126,9 +134,21 @@ class DNDMSampler:
         self.num_calls = num_calls
         self.temperature, self.loo, self.batch_times = temperature, token_correction == "loo", batch_times
         self._check_choices(token_correction, scalar_time)
+        if self._is_biased():
+            warnings.warn(
+                "Algorithm 1 with multinomial noise and sampled tokens is biased even with a perfect denoiser: it "
+                "takes noise that is not written yet for data; method='thinned_ancestral' has no such bias, "
+                "token_correction='loo' less of it",
+                BiasWarning,
+                stacklevel=2,
+            )
         self.model_time = ModelTime(self.schedule, self.num_steps, time_map, train)
         special = (self.noise.mask_token_id,) if isinstance(self.noise, AbsorbingNoise) else ()
         self.forbidden = (*special, *forbidden_token_ids)
+
+    def _is_biased(self) -> bool:
+        algorithm_1 = self.method == "dndm" and self.version == 1 and not self.top_k
+        return algorithm_1 and isinstance(self.noise, MultinomialNoise) and self.temperature > 0 and not self.loo
 
     def _check_choices(self, token_correction: str | None, scalar_time: bool) -> None:
         choices = {"method": ("dndm", "ancestral", "thinned_ancestral", "rdm"), "version": (1, 2)}

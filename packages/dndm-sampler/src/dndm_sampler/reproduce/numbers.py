@@ -6,8 +6,15 @@ import torch
 from shared_core.claims import Context, Measurement
 
 from dndm_sampler.metrics import bleu
-from dndm_sampler.reproduce.registry import SEEDS_NOTE, claims, new_figure, paired, spread, timed_samples
-from dndm_sampler.sampler import DNDMSampler
+from dndm_sampler.reproduce.registry import (
+    SEEDS_NOTE,
+    claims,
+    new_figure,
+    paired,
+    spread,
+    timed_samples,
+    unwarned_sampler,
+)
 from dndm_sampler.translation import LENGTH, MASK_ID, VOCAB_SIZE, ExactTranslator, references, share_valid, to_text
 
 
@@ -22,7 +29,7 @@ def _run(context: Context, noise: Any, **options: Any) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         refs = _references(context).to(context.device)
         ids: dict[str, Any] = {"mask_token_id": MASK_ID} if noise == "absorbing" else {"vocab_size": VOCAB_SIZE}
-        sampler = DNDMSampler(ExactTranslator(noise), noise=noise, **ids, **options)
+        sampler = unwarned_sampler(ExactTranslator(noise), noise=noise, **ids, **options)
         runs = timed_samples(context, sampler, len(refs), LENGTH, model_kwargs={"refs": refs})
         return {
             "outputs": [to_text(out.sequences) for out, _ in runs],

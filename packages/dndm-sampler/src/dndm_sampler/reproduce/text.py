@@ -11,7 +11,7 @@ from dndm_sampler.config import TrainConfig
 from dndm_sampler.corpus import MASK_ID, decode, split
 from dndm_sampler.metrics import TextQuality, TextScorer
 from dndm_sampler.reproduce.letters import LENGTH, corpus_ids
-from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, paired, spread
+from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, paired, spread, unwarned_sampler
 from dndm_sampler.sampler import DNDMSampler
 
 NOTE = (
@@ -50,7 +50,7 @@ def _qualities(context: Context, noise: Any, **options: Any) -> tuple[list[TextQ
         qualities, calls = [], []
         for seed in range(NUM_SEEDS):
             ids: dict[str, Any] = {"mask_token_id": MASK_ID} if noise == "absorbing" else {"vocab_size": 27}
-            sampler = DNDMSampler(_model(context, noise, seed), noise=noise, **ids, **options)
+            sampler = unwarned_sampler(_model(context, noise, seed), noise=noise, **ids, **options)
             generator = torch.Generator().manual_seed(1000 * context.seed + seed)
             out = sampler.sample(context.at(16, 256, 512), LENGTH, generator=generator, device=context.device)
             qualities.append(_scorer(context).score(out.sequences))
