@@ -1,4 +1,4 @@
-"""How many network calls a plan will need, before spending any (paper: Theorem D.1 on the number of function calls)."""
+"""How many network calls a plan will need, before spending any (the paper's theorem on function evaluations)."""
 
 import math
 from typing import Literal, NamedTuple

@@ -130,7 +130,7 @@ class TransitionSchedule:
         return self.alpha(torch.linspace(0, 1, num_steps + 1, dtype=torch.float64))
 
     def pmf(self, num_steps: int) -> Float[Tensor, "num_steps"]:
-        """P(tau = t) = alpha_{t-1} - alpha_t for t = 1..T (paper: Theorem 3.6)."""
+        """P(tau = t) = alpha_{t-1} - alpha_t for t = 1..T: the law of the transition time, as in the paper."""
         alphas = self.alphas(num_steps)
         return alphas[:-1] - alphas[1:]
 
