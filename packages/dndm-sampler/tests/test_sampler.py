@@ -308,6 +308,7 @@ def test_the_step_that_is_named_is_that_of_the_row_with_the_bad_logits():
         ({**ABSORBING, "method": "euler"}, "method must be one of"),
         ({**ABSORBING, "time_map": "matched"}, "needs train_schedule"),
         ({**ABSORBING, "time_map": "other"}, "index or matched"),
+        ({**ABSORBING, "forbidden_token_ids": (2, -1)}, "forbidden_token_ids must be token ids, got -1"),
         ({**ABSORBING, "batch_times": "lockstep"}, "batch_times must be one of"),
     ],
 )

@@ -144,6 +144,8 @@ class DNDMSampler:
             )
         self.model_time = ModelTime(self.schedule, self.num_steps, time_map, train)
         special = (self.noise.mask_token_id,) if isinstance(self.noise, AbsorbingNoise) else ()
+        if any(token < 0 for token in forbidden_token_ids):
+            raise InputError(f"forbidden_token_ids must be token ids, got {min(forbidden_token_ids)}")
         self.forbidden = (*special, *forbidden_token_ids)
 
     def _is_biased(self) -> bool:
