@@ -16,7 +16,6 @@ COST, VOCAB, BATCH, SEEDS = 0.005, 256, 8, 15
 
 
 def run() -> list[Comparison]:
-    torch.set_num_threads(1)
     logits = torch.randn(BATCH, LENGTH, VOCAB, generator=generator(0))
     inside = [0.0]
 
