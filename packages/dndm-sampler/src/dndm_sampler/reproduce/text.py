@@ -11,7 +11,7 @@ from dndm_sampler.config import TrainConfig
 from dndm_sampler.corpus import MASK_ID, decode, split
 from dndm_sampler.metrics import TextQuality, TextScorer
 from dndm_sampler.reproduce.letters import LENGTH, corpus_ids
-from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, few_threads, paired, spread, unwarned_sampler
+from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, paired, spread, unwarned_sampler
 from dndm_sampler.sampler import DNDMSampler
 
 NOTE = (
@@ -34,8 +34,7 @@ def _model(context: Context, noise: Any, seed: int) -> nn.Module:
             max_characters=context.at(100_000, 1_000_000, None),
         )
         out = context.folder.path / "training" / f"{noise}-{seed}"
-        with few_threads(context):
-            return train_text(out, None, config, 10 * context.seed + seed, context.device)
+        return train_text(out, None, config, 10 * context.seed + seed, context.device)
 
     return context.memo(("text model", noise, seed), make)
 
@@ -53,8 +52,7 @@ def _qualities(context: Context, noise: Any, **options: Any) -> tuple[list[TextQ
             ids: dict[str, Any] = {"mask_token_id": MASK_ID} if noise == "absorbing" else {"vocab_size": 27}
             sampler = unwarned_sampler(_model(context, noise, seed), noise=noise, **ids, **options)
             generator = torch.Generator().manual_seed(1000 * context.seed + seed)
-            with few_threads(context):
-                out = sampler.sample(context.at(16, 256, 512), LENGTH, generator=generator, device=context.device)
+            out = sampler.sample(context.at(16, 256, 512), LENGTH, generator=generator, device=context.device)
             qualities.append(_scorer(context).score(out.sequences))
             calls.append(out.nfe)
         return qualities, calls

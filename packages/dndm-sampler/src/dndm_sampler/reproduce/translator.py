@@ -10,7 +10,7 @@ from shared_core.claims import Context, Measurement
 
 from dndm_sampler.config import TrainConfig
 from dndm_sampler.metrics import bleu
-from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, few_threads, paired, spread
+from dndm_sampler.reproduce.registry import NUM_SEEDS, claims, paired, spread
 from dndm_sampler.sampler import DNDMSampler
 from dndm_sampler.translation import LENGTH, MASK_ID, Translator, digits, references, share_valid, to_text
 
@@ -37,8 +37,7 @@ def _translator(context: Context, seed: int) -> Translator:
             num_steps=_updates(context), batch_size=64, width=context.at(16, 64, 64), learning_rate=1e-3
         )
         out = context.folder.path / "training" / f"translation-{seed}"
-        with few_threads(context):
-            model = train_translation(out, config, 10 * context.seed + seed + 1, context.device)
+        model = train_translation(out, config, 10 * context.seed + seed + 1, context.device)
         assert isinstance(model, Translator)
         return model
 
