@@ -192,7 +192,7 @@ def read_csv(path: Path, label: str | None = None) -> Arrays:
     labels = numbers[:, column]
     if np.isnan(labels).all():  # labels in words
         words = body.iloc[:, column]
-        labels = np.where(words.isna(), np.nan, np.unique(words.astype(str), return_inverse=True)[1])
+        labels = np.where(words.isna(), np.nan, np.unique(words.fillna("").astype(str), return_inverse=True)[1])
     features = np.delete(numbers, column, axis=1)
     _refuse_gaps(path, features, labels, body, names, column, first_line=2 if header else 1)
     return features, labels
@@ -229,7 +229,7 @@ def read_numpy(path: Path) -> Arrays:
         if isinstance(content, np.ndarray):
             if content.ndim != 2 or content.shape[1] < 2:
                 raise InputError(f"{path} must be points by features with the label last, got shape {content.shape}")
-            return content[:, :-1].astype(np.float64), content[:, -1]
+            return _flat(content[:, :-1]), content[:, -1]
         with content:
             for points, labels in (("X", "y"), ("x_train", "y_train")):
                 if {points, labels} <= set(content.files):
@@ -242,6 +242,8 @@ def read_numpy(path: Path) -> Arrays:
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
+    if images.dtype.kind not in "biuf":
+        raise InputError(f"the points must be real numbers, got an array of {images.dtype}")
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     return images.reshape(len(images), -1).astype(np.float64) / scale
 

@@ -21,7 +21,7 @@ def main_runs(context: Context) -> Runs:
 
 
 def rank_flatness(runs: Runs) -> tuple[list[float], float]:
-    """Change of (SR_j - 1) ||W||_F^2 over the last decade of each run, and the largest SR - 1 at the end."""
+    """Change of (SR_j - 1) ||W_j||_F^2 over the last decade of each run, and the largest SR - 1 at the end."""
     changes, largest = [], 0.0
     for run, _ in runs:
         products = rank_products(run)[last_decade(run)]
@@ -35,8 +35,8 @@ def rank_flatness(runs: Runs) -> tuple[list[float], float]:
     "E1-stable-rank",
     statement="Leaky ReLU: gradient descent reaches a fixed activation pattern and the stable rank of each weight "
     "block tends to 1",
-    where="abstract; law (SR - 1) ||W||^2 -> constant is ours",
-    quantity="change of (SR_j - 1) ||W||_F^2 over the last decade of t",
+    where="abstract; law (SR_j - 1) ||W_j||^2 -> constant is ours",
+    quantity="change of (SR_j - 1) ||W_j||_F^2 over the last decade of t",
     expected=f"< {FLAT:.0%}, no sign change",
 )
 def stable_rank_tends_to_one(context: Context) -> Measurement:
@@ -56,7 +56,7 @@ def stable_rank_tends_to_one(context: Context) -> Measurement:
     "E1-small-slope",
     statement="The same for a small slope, where near-orthogonality must be stronger",
     where="abstract; Gaussian d = 5000, gamma = 0.1",
-    quantity="change of (SR_j - 1) ||W||_F^2 over the last decade of t",
+    quantity="change of (SR_j - 1) ||W_j||_F^2 over the last decade of t",
     expected=f"< {FLAT:.0%}",
 )
 def small_slope(context: Context) -> Measurement:
