@@ -7,9 +7,11 @@ import pytest
 import yaml
 from leaky_relu_bias import gaussian, limits
 from leaky_relu_bias import run as run_module
+from leaky_relu_bias.continue_run import continue_run
 from leaky_relu_bias.network import TwoLayerNet
 from leaky_relu_bias.options import DataOptions, Grid
-from leaky_relu_bias.run import RunSettings, load_run, run_to_folder
+from leaky_relu_bias.run import run_to_folder
+from leaky_relu_bias.run_files import RunSettings, load_run
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_a_run_folder_keeps_the_output_contract(finished):
 def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
     settings = RunSettings(str(csv), m=10, steps=50_000, seeds=2)
-    save, count = run_module._save_tensors, 0
+    save, count = run_module.save_tensors, 0
 
     def killed(path, tensors):
         nonlocal count
@@ -72,7 +74,7 @@ def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypat
             raise KeyboardInterrupt
         save(path, tensors)
 
-    monkeypatch.setattr(run_module, "_save_tensors", killed)
+    monkeypatch.setattr(run_module, "save_tensors", killed)
     with pytest.raises(KeyboardInterrupt):
         run_to_folder(settings, folder, "cpu")
     assert not (folder / "result.json").exists()
@@ -112,7 +114,7 @@ def test_a_run_is_continued_three_ways(run_cli, finished, tmp_path, mode, option
 
 
 def test_exact_continuation_equals_one_long_run(csv, finished, tmp_path):
-    run_module.continue_run(finished, "exact", steps=60_000, out=tmp_path / "more", device="cpu")
+    continue_run(finished, "exact", steps=60_000, out=tmp_path / "more", device="cpu")
     run_to_folder(RunSettings(str(csv), m=10, steps=60_000, seeds=2), tmp_path / "whole", "cpu")
     more, whole = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("more", "whole"))
     assert more["runs"][0]["final"]["margins"] == pytest.approx(whole["runs"][0]["final"]["margins"], rel=1e-12)
@@ -217,7 +219,7 @@ def test_damaged_run_folders_are_refused(finished, run_cli, tmp_path):
     (other / "config.yaml").write_text(text.replace(digest, "0" * 16))
     assert "does not hold the data of this run" in run_cli("continue", other)[2]
     with pytest.raises(ValueError, match="must be beyond"):
-        run_module.continue_run(finished, log10_t=2.0, out=tmp_path / "x", device="cpu")
+        continue_run(finished, log10_t=2.0, out=tmp_path / "x", device="cpu")
     assert not (tmp_path / "x").exists()
 
 

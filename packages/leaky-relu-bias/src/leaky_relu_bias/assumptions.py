@@ -111,7 +111,7 @@ def check_assumptions(
 def diagonal_dominance(data: TrainingSet, gamma: float) -> float:
     """C-a: delta = max_i sum_{k != i} |K_ik| / K_kk of the ideal pattern; below 1/2 all margins become equal.
 
-    With beta_k = K_kk alpha_k, K alpha = 1 reads (I + E) beta = 1, ||E||_inf = delta: |beta - 1| <= delta / (1 - delta).
+    With beta_k = K_kk alpha_k, K alpha = 1 is (I + E) beta = 1, ||E|| = delta: |beta_k - 1| <= delta / (1 - delta).
     """
     K = margin_kernel(ideal_pattern(data, gamma), data.y, data.gram)
     return float((K.abs() / K.diagonal()).sum(1).max() - 1)

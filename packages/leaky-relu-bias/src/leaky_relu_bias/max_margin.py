@@ -6,14 +6,13 @@ vector tends to (m 1'alpha)^{-1/2}, ||W||_F / log t -> (m 1'alpha)^{1/2}, and th
 sum_i s_r D_ri y_i alpha_i x_i.  (Derived for a fixed pattern; the paper proves the consequences for nearly
 orthogonal data.)
 
-Where these rows do not have the signs of D, gradient descent chatters at the kink of some points of the other class,
-and the slope that acts there is a mean sigma' in [gamma, 1] that holds the pre-activation at 0. The limit is then the
-smallest W with margins >= 1 and <w_r, x_i> <= 0 for those points: the same dual with one more variable
-mu_ri >= 0 for each, valid while the mean slope gamma + mu_ri / alpha_i stays within 1.
+Where these rows do not have the signs of D on points of the other class, gradient descent turns there to the other
+slope, or chatters at the kink, where a mean slope in [gamma, 1] holds the pre-activation at 0. The limit is then the
+smallest W with margins >= 1 over all those slopes, a convex problem (`dual.sliding_dual`).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +38,7 @@ class Limits:
     Args:
         kind: "equal-margins", "support-vectors k of n" or "not applicable (...)".
         reason: what decided the kind.
+        pattern: which neurons are taken to be active on the points of their own class.
         alpha: dual variables, one a point.
         support: which points end on the margin.
         t_times_loss: limit of t L(t).
@@ -54,6 +54,7 @@ class Limits:
 
     kind: str
     reason: str
+    pattern: str
     alpha: Float[Tensor, " n"]
     support: Tensor
     t_times_loss: float
@@ -117,11 +118,12 @@ def limits(
     net = net or TwoLayerNet()
     data = X if isinstance(X, TrainingSet) else training_set(X, y)
     step = float(step_sizes(data, [net], eta)[0])
+    origin = "as given"
     if pattern is None:
         if net.gamma > 0:
-            pattern = ideal_pattern(data, net.gamma)
+            pattern, origin = ideal_pattern(data, net.gamma), "taken: every neuron ends active on its own class"
         elif math.isinf(data.ratio):
-            pattern = orthogonal_relu_pattern(net, data)
+            pattern, origin = orthogonal_relu_pattern(net, data), "as in the initial weights"
         else:
             return _not_applicable(
                 data.n,
@@ -130,7 +132,7 @@ def limits(
                 "keep crossing 0, and training decides which neurons keep which points; give the pattern of a run",
             )
     pattern = _checked_pattern(pattern, data)
-    return _limits_of(data, pattern, net, step)
+    return replace(_limits_of(data, pattern, net, step), pattern=origin)
 
 
 def _limits_of(data: TrainingSet, D: Float[Tensor, "rows n"], net: TwoLayerNet, eta: float) -> Limits:
@@ -145,15 +147,15 @@ def _limits_of(data: TrainingSet, D: Float[Tensor, "rows n"], net: TwoLayerNet, 
         return _limits_from(data, A, alpha, net, eta, K)
     found = sliding_dual(data, D, net.gamma)
     if found is None:
-        reason = f"the pattern chatters, and its limit has too many unknowns for a dense solver (m = {len(D) // 2})"
-        return _not_applicable(data.n, "too large", reason)
+        reason = "the pattern chatters, and its limit is too large for the solver or did not settle"
+        return _not_applicable(data.n, "no solution", reason)
     if found.residual > SOLVED:
         reason = f"the points cannot be separated with this pattern (dual residual {found.residual:.2g})"
         return _not_applicable(data.n, "not separable", reason)
-    if float(found.slopes.max()) > 1 + SOLVED or not _own_signs_agree(found.A @ data.gram, D, data.y):
-        reason = "the limit of this pattern has other signs on its own class or needs a slope beyond 1"
+    if not _own_signs_agree(found.A @ data.gram, D, data.y):
+        reason = "the limit of this pattern has other signs on its own class: training decides which neurons act there"
         return _not_applicable(data.n, "inconsistent pattern", reason)
-    return _limits_from(data, found.A, found.alpha, net, eta, K, int((found.slopes > net.gamma + NEGLIGIBLE).sum()))
+    return _limits_from(data, found.A, found.alpha, net, eta, K, found.sliding)
 
 
 def _limits_from(
@@ -176,6 +178,7 @@ def _limits_from(
     return Limits(
         kind="equal-margins" if count == data.n else f"support-vectors {count} of {data.n}",
         reason=reason,
+        pattern="",
         alpha=alpha,
         support=support,
         t_times_loss=net.m * total / eta,
@@ -198,7 +201,7 @@ def _signs_agree(Z: Tensor, D: Tensor) -> bool:
 def _own_signs_agree(Z: Tensor, D: Tensor, y: Tensor) -> bool:
     own = block_signs(len(D) // 2, D)[:, None] == y
     zero = 1e-7 * Z.abs().max()
-    return bool(torch.where(own, torch.where(D == 1, -zero < Z, zero > Z), zero > Z).all())
+    return bool((torch.where(D == 1, -zero < Z, zero > Z) | ~own).all())
 
 
 def ideal_pattern(data: TrainingSet, gamma: float) -> Float[Tensor, "2 n"]:
@@ -225,7 +228,7 @@ def _checked_pattern(pattern: Any, data: TrainingSet) -> Float[Tensor, "two_m n"
 def _not_applicable(n: int, kind: str, reason: str) -> Limits:
     nothing = torch.full((n,), math.nan, dtype=torch.float64)
     return Limits(
-        f"not applicable ({kind})", reason, nothing, torch.zeros(n, dtype=torch.bool), math.nan, math.nan, nothing,
+        f"not applicable ({kind})", reason, "", nothing, torch.zeros(n, dtype=torch.bool), math.nan, math.nan, nothing,
         math.nan, math.nan, math.nan, math.nan, False, 0,
     )  # fmt: skip
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "t", "log10_t", "loss", "log10_loss", "t_times_loss", "w_fro", "w_fro_pos", "w_fro_neg", "sr_pos", "sr_neg",
-    "sr_joint", "sr_pos_excess", "sr_neg_excess", "margin_min", "margin_max", "normalized_margin_min", "normalized_margin_max",
-    "ideal_sign_fraction", "flips_since_last",
+    "sr_joint", "sr_pos_excess", "sr_neg_excess", "margin_min", "margin_max", "normalized_margin_min",
+    "normalized_margin_max", "ideal_sign_fraction", "flips_since_last",
 )  # fmt: skip
 
 
