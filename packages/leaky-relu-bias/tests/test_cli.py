@@ -1,6 +1,8 @@
 """Every verb as a user types it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +43,24 @@ def test_limits_of_a_users_csv_agree_with_a_long_run(run_cli, csv, finished):
         assert run["final"]["t_times_loss"] == pytest.approx(predicted["t_times_loss"], rel=2e-3)
         assert run["final"]["sr_joint"] == pytest.approx(predicted["sr_joint"], rel=1e-2)
         assert run["final"]["normalized_margin_min"] == pytest.approx(predicted["margin"], rel=0.05)
+
+
+def test_limits_and_long_runs_agree_for_users_csvs_with_and_without_support_vectors(run_cli, tmp_path):
+    for seed, kind in ((7, "support-vectors 5 of 6"), (0, "equal-margins")):
+        path = tmp_path / f"user-{seed}.csv"
+        draw = np.random.default_rng(seed)
+        rows = [f"{','.join(f'{v:.6f}' for v in row)},{label}" for row, label in zip(
+            draw.normal(0.2, 1, (6, 20)), "abbaab", strict=True)]  # fmt: skip
+        path.write_text("\n".join(rows))
+        predicted = json.loads(run_cli("limits", path, "--m", 20, "--json")[1])
+        assert predicted["kind"] == kind
+        folder = tmp_path / f"run-{seed}"
+        assert run_cli("run", path, "--m", 20, "--steps", 200_000, "--out", folder, "--quiet")[0] == 0
+        out = run_cli("continue", folder, "--log10-t", 10_000, "--json", "--quiet")[1]
+        (end,) = json.loads(out)["runs"]
+        assert end["final"]["t_times_loss"] == pytest.approx(predicted["t_times_loss"], rel=1e-3)
+        normalized = np.array(end["final"]["margins"]) / end["final"]["w_fro"]
+        assert normalized == pytest.approx(np.array(predicted["margins"]), rel=1e-2)
 
 
 def test_a_run_folder_keeps_the_output_contract(finished):
@@ -118,6 +138,43 @@ def test_exact_continuation_equals_one_long_run(csv, finished, tmp_path):
     run_to_folder(RunSettings(str(csv), m=10, steps=60_000, seeds=2), tmp_path / "whole", "cpu")
     more, whole = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("more", "whole"))
     assert more["runs"][0]["final"]["margins"] == pytest.approx(whole["runs"][0]["final"]["margins"], rel=1e-12)
+
+
+def test_an_exact_continuation_is_continued_in_its_turn(run_cli, finished, tmp_path):
+    more = tmp_path / "more"
+    assert run_cli("continue", finished, "--mode", "exact", "--steps", 60_000, "--out", more, "--quiet")[0] == 0
+    far = json.loads(run_cli("continue", more, "--log10-t", 20, "--json", "--quiet")[1])
+    assert far["continued_from"] == 60_000
+    code, _, err = run_cli("continue", more / "continue-log-time")
+    assert code == 2
+    assert "holds a log-time continuation" in err
+
+
+KILLED = """
+import os, sys
+from leaky_relu_bias import run as module
+from leaky_relu_bias.run_files import RunSettings
+count, save = 0, module.save_tensors
+def killing(path, tensors):
+    global count
+    count += 1
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    save(path, tensors)
+module.save_tensors = killing
+module.run_to_folder(RunSettings(sys.argv[1], m=10, steps=50_000, seeds=2), sys.argv[2], "cpu")
+"""
+
+
+def test_a_process_that_is_killed_leaves_a_folder_that_goes_on_to_the_last_bit(run_cli, csv, finished, tmp_path):
+    folder = tmp_path / "kïlled"
+    died = subprocess.run([sys.executable, "-c", KILLED, str(csv), str(folder), "9"], capture_output=True)
+    assert died.returncode == -9
+    assert not (folder / "result.json").exists()
+    options = ["--m", 10, "--steps", 50_000, "--seeds", 2, "--device", "cpu", "--quiet"]
+    assert run_cli("run", csv, *options, "--out", folder)[0] == 0
+    for name in ("checkpoint.safetensors", "metrics.jsonl", "trajectory.csv", "margins.csv"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_data_makes_a_file_that_the_other_verbs_read(run_cli, tmp_path):
@@ -212,6 +269,16 @@ def test_damaged_run_folders_are_refused(finished, run_cli, tmp_path):
     code, _, err = run_cli("continue", broken)
     assert code == 2
     assert "data.safetensors is not a whole safetensors file" in err
+    for name, content, words in (
+        ("metrics.jsonl", b'{"step": 0, "t": 0}\n', "does not hold the record of a run"),
+        ("checkpoint.safetensors", (finished / "data.safetensors").read_bytes(), "is no checkpoint of this run"),
+        ("config.yaml", b"settings: {source: 3}\n", "does not hold the settings of a run"),
+    ):
+        damaged = tmp_path / name
+        shutil.copytree(finished, damaged)
+        (damaged / name).write_bytes(content)
+        code, _, err = run_cli("continue", damaged)
+        assert (code, words in err, "Traceback" in err) == (2, True, False), err
     other = tmp_path / "other"
     shutil.copytree(finished, other)
     text = (other / "config.yaml").read_text()

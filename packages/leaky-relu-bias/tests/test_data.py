@@ -106,6 +106,9 @@ def test_a_subset_is_balanced_and_depends_on_the_seed():
         ([[1.0, 2.0], [3.0, 6.0]], [0, 1], "rows 0 and 1 of X are the same direction"),
         ([1.0, 2.0], [0, 1], "points by features"),
         ([["a", "b"]], [0], "array of numbers"),
+        ([[1j, 0.0]], [0], "array of numbers"),
+        ([[1e-200, 0.0]], [0], "scale the points"),
+        ([[1e200, 0.0]], [0], "scale the points"),
         (np.zeros((0, 3)), [], "at least one point"),
     ],
 )
@@ -124,6 +127,7 @@ def test_one_class_is_legal(caplog):
     [
         ("a.csv", b"a,b,label\n1,x,0\n", "line 2, column b: expected a finite number, got 'x'"),
         ("a.csv", b"a,b,label\n1,,0\n", "line 2, column b"),
+        ("a.csv", b"a,label\n1,cat\n2,\n3,dog\n", "line 3, column label"),
         ("a.csv", b"", "not a csv table"),
         ("a.csv", b"a,label\n", "at least one row"),
         ("a.npz", b"no zip", "cannot be read as numpy data"),

@@ -61,9 +61,9 @@ def load_run(path: str | Path, device: str = "auto") -> tuple[Trajectory, RunSet
     folder = Path(path)
     parts = [folder / name for name in ("config.yaml", "checkpoint.safetensors", "data.safetensors", "metrics.jsonl")]
     missing = [part.name for part in parts if not part.exists()]
-    if missing:
+    settings, digest = (None, None) if parts[0].name in missing else _read_settings(parts[0])
+    if settings is None or missing:
         raise InputError(f"{folder} is no folder of `{PACKAGE} run`: {missing[0]} is missing")
-    settings, digest = _read_settings(parts[0])
     stored = load_tensors(parts[2])
     if not {"X", "y"} <= set(stored):
         raise InputError(f"{parts[2]} must hold X and y, it holds {', '.join(stored)}")

@@ -16,7 +16,7 @@ from leaky_relu_bias.reproduce.registry import claims, interval, seeds
 from leaky_relu_bias.trajectory import Trajectory
 
 IMAGES = DataOptions(n=10, pair=[0, 1])
-# Of 0.15, 0.125, 0.1, 0.08 the largest bandwidth whose ratio is at least 1 on all draws 100..105, none of them used here.
+# Of 0.15, 0.125, 0.1, 0.08 the largest bandwidth whose ratio is at least 1 on all draws 100..105, which are not used.
 LIFTED = replace(IMAGES, normalize="mean", features=4096, bandwidth=0.08)
 SETS = {
     "MNIST raw": ("mnist5k", IMAGES),
