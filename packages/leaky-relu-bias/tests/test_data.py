@@ -31,6 +31,11 @@ def test_near_orthogonal_points_have_the_ratio_asked_for():
     assert training_set(*orthogonal(10, 40)).ratio == float("inf")
 
 
+def test_generated_points_are_centred_too():
+    X = load("gaussian", DataOptions(center=True, d=20)).X
+    assert float(X.mean(0).abs().max()) < 1e-15
+
+
 def test_impossible_points_are_refused():
     with pytest.raises(InputError, match="at most d"):
         orthogonal(5, 4)

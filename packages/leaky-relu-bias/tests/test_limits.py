@@ -215,6 +215,8 @@ def test_continuation_refuses_a_pattern_that_moves():
 
 
 def test_continuation_refuses_what_it_cannot_do(points, long_run):
+    with pytest.raises(InputError, match="at most 1e"):
+        continue_to(long_run, 1e300)
     with pytest.raises(InputError, match="beyond the run"):
         continue_to(long_run, 3.0)
     with pytest.raises(InputError, match="at least 100 exact steps"):

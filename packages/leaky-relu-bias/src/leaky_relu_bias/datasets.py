@@ -67,14 +67,19 @@ def save_npz(data: TrainingSet, out: str | Path) -> None:
 
 
 def _synthetic(source: str, options: DataOptions) -> tuple[Any, Any]:
+    for name in ("pair", "label"):
+        if getattr(options, name) is not None:
+            raise InputError(f"{name} belongs to images and files, {source} has classes of its own")
     n, d, seed = options.n or 10, options.d, options.seed
     if source == "gaussian":
-        return synthetic.gaussian(n, d, seed)
-    if source == "orthogonal":
-        return synthetic.orthogonal(n, d, seed)
-    if source == "mixture":
-        return synthetic.mixture(n, d, options.signal, seed)
-    return synthetic.near_orthogonal(n, d, options.ratio, seed)
+        X, y = synthetic.gaussian(n, d, seed)
+    elif source == "orthogonal":
+        X, y = synthetic.orthogonal(n, d, seed)
+    elif source == "mixture":
+        X, y = synthetic.mixture(n, d, options.signal, seed)
+    else:
+        X, y = synthetic.near_orthogonal(n, d, options.ratio, seed)
+    return (X - X.mean(0) if options.center else X), y
 
 
 def _read(source: str, options: DataOptions) -> Arrays:

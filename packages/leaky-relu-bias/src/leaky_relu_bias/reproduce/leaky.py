@@ -65,10 +65,24 @@ def small_slope(context: Context) -> Measurement:
     runs = gaussian_runs(context, 0.1, 5000, steps, count)
     changes, largest = rank_flatness(runs)
     note = f"n = 10, d = 5000, m = 50, gamma = 0.1, t = {steps}; {len(runs)} seeds; {ONE}; "
-    note += f"largest block SR at the end 1 + {largest:.2g}"
+    note += f"largest block SR at the end 1 + {largest:.2g}; "
+    note += ", ".join(f"|{what} / limit - 1| up to {gap:.2g}" for what, gap in _limit_gaps(runs).items())
     if context.scale == "smoke":
         return Measurement(max(changes), None, interval(changes), f"one seed and t = {steps} decide nothing; {note}")
     return Measurement(max(changes), max(changes) < FLAT, interval(changes), note)
+
+
+def _limit_gaps(runs: Runs) -> dict[str, float]:
+    """Largest relative distance from the limits at the end of the runs."""
+    names = {
+        "SR(W)": ("sr_joint", "sr_joint"),
+        "t L": ("t_times_loss", "t_times_loss"),
+        "min q / ||W||": ("normalized_margin_min", "margin"),
+    }
+    return {
+        what: max(abs(float(run.column(column)[-1, 0]) / getattr(found, limit) - 1) for run, found in runs)
+        for what, (column, limit) in names.items()
+    }
 
 
 @claims.add(
