@@ -61,7 +61,7 @@ format: setup  ## let ruff mend what it can
 	$(RUN) ruff format .
 
 typecheck: setup  ## mypy over every member, the core's tests and the contract tests
-	$(RUN) mypy shared-core/src shared-core/tests tests $(foreach package,$(PACKAGES),packages/$(package)/src)
+	$(RUN) mypy --num-workers $(or $(JOBS),2) shared-core/src shared-core/tests tests $(foreach package,$(PACKAGES),packages/$(package)/src)
 
 build: setup  ## a wheel and an sdist of every member in dist/
 	rm -rf dist
