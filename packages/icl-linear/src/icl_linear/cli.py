@@ -75,7 +75,7 @@ def curve(
         trace: a named spectrum is scaled to this trace; null leaves it as it is.
         context: N, examples in each pretraining prompt.
         tasks: T, numbers of steps, each a run of its own (the schedule depends on T).
-        schedule: geometric (the paper's), constant, poly or poly:POWER.
+        schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
         step: gamma_0; half the largest stable step by default.
         batch: tasks averaged in each step.
         test: M, other numbers of examples at which to give the trained model's risk.
@@ -161,7 +161,7 @@ def plan(
         context: N, examples in each pretraining prompt.
         target: excess risk over the best attention model.
         relative: the target is a share of the untrained model's excess risk.
-        schedule: geometric (the paper's), constant, poly or poly:POWER.
+        schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
         step: gamma_0; half the largest stable step by default.
         batch: tasks averaged in each step.
         most: steps at which to give up.
@@ -221,7 +221,7 @@ def train(
         steps: of the optimiser.
         batch: fresh tasks in each step; 1 for gamma, 64 for the others.
         lr: step size; half the largest stable one for gamma, 0.003 for attention, 0.001 for gpt2.
-        schedule: geometric, constant or poly[:POWER]; geometric for gamma, constant for the others.
+        schedule: geometric, constant, linear or poly[:POWER]; geometric for gamma, constant for the others.
         optimizer: adam or sgd, for the models trained by autograd.
         loss: query (the last position) or all (every prefix), for autograd; all for gpt2, query for attention.
         runs: independent runs at once, for gamma.

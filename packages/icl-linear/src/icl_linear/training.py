@@ -37,7 +37,7 @@ class Training:
         steps: optimiser steps.
         batch: prompts in each step.
         lr: learning rate (of the loss e^2 / 2).
-        schedule: `constant`, `geometric`, `poly:POWER`.
+        schedule: `constant`, `geometric`, `linear`, `poly:POWER`.
         optimizer: adam or sgd.
         loss: `query` is the paper's, at the last position; `all` averages over every prefix.
         seed: of the tasks and the start.
