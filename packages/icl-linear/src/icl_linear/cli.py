@@ -39,7 +39,7 @@ def risk(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import risk_table
+    from icl_linear.verbs.theory import risk_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "test": test, "gamma": gamma, "draws": draws, "seed": seed}
@@ -86,7 +86,7 @@ def curve(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import learning_curve
+    from icl_linear.verbs.theory import learning_curve
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "schedule": schedule, "step": step, "batch": batch}
@@ -126,7 +126,7 @@ def bound(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import bound_table
+    from icl_linear.verbs.theory import bound_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "step": step, "test": test}
@@ -170,7 +170,7 @@ def plan(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import plan_table
+    from icl_linear.verbs.theory import plan_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "target": target, "relative": relative, "schedule": schedule}
@@ -289,7 +289,7 @@ def compare(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.pretraining import compare_lengths, compare_run
+    from icl_linear.verbs.comparison import compare_lengths, compare_run
 
     if run is not None:
         compare_run(run, test, prompts, device, {"run": run, "test": test, "prompts": prompts}, out, json)
@@ -330,7 +330,7 @@ def estimate(
         out: folder for result.json, rows.csv and figures.
         json: print JSON instead of a table.
     """
-    from icl_linear.verbs import estimate_table
+    from icl_linear.verbs.estimation import estimate_table
 
     settings = {"data": data, "task": task, "target": target, "context": context, "fraction": fraction}
     settings |= {"standardize": standardize, "splits": splits, "passes": passes, "most": most, "seed": seed}

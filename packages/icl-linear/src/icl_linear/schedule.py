@@ -1,4 +1,4 @@
-"""Step sizes of one-pass SGD as constant phases: the paper's geometric decay, constant, linear, polynomial, or given."""
+"""Step sizes of one-pass SGD as constant phases: the paper's geometric decay, other usual ones, or given."""
 
 import math
 from collections.abc import Sequence

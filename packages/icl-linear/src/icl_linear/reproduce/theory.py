@@ -8,13 +8,13 @@ from shared_core.claims import Context, Measurement
 from icl_linear import figures
 from icl_linear.attention_risk import excess_risk, infinite_context_floor, minimal_risk, risk
 from icl_linear.bound import attention_rate, ridge_rate, task_bound, theorem_step
+from icl_linear.expected_run import expected_sgd
 from icl_linear.plan import tasks_needed
 from icl_linear.problem import Problem
 from icl_linear.reproduce.shared import CONTEXT, UNSPECIFIED, bayes, claims, length_problems
 from icl_linear.ridge import bayes_risk, ridge_coefficients
 from icl_linear.sampling import sample_tasks
 from icl_linear.schedule import geometric
-from icl_linear.sgd_recursion import expected_sgd
 from icl_linear.spectra import make_problem
 
 

@@ -10,11 +10,11 @@ from icl_linear import figures
 from icl_linear.attention import LinearAttention
 from icl_linear.attention_risk import excess_risk
 from icl_linear.bound import task_bound, theorem_step
+from icl_linear.expected_run import expected_sgd
 from icl_linear.one_pass_sgd import sgd
 from icl_linear.problem import Problem
 from icl_linear.reproduce.shared import claims
 from icl_linear.schedule import geometric
-from icl_linear.sgd_recursion import expected_sgd
 from icl_linear.spectra import make_problem
 from icl_linear.training import Evaluation, Training, evaluate_module, make_model, make_optimizer, train_module
 
