@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from icl_linear.bound import (
         TaskBound,
         attention_rate,
+        bayes_factor,
+        bayes_factor_limit,
         effective_dimension,
         ridge_rate,
         task_bound,
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "attention": ("ICLTransformer", "LinearAttention", "deinterleave", "interleave"),
-    "bound": ("TaskBound", "attention_rate", "effective_dimension", "ridge_rate", "task_bound", "theorem_step"),
+    "bound": (
+        "TaskBound", "attention_rate", "bayes_factor", "bayes_factor_limit", "effective_dimension", "ridge_rate",
+        "task_bound", "theorem_step",
+    ),
     "estimate": ("compare_held_out", "estimate_problem"),
     "expected_run": ("ExpectedRun", "expected_sgd"),
     "stable_step": ("max_stable_step",),
@@ -89,6 +94,8 @@ __all__ = [
     "Tasks",
     "Training",
     "attention_rate",
+    "bayes_factor",
+    "bayes_factor_limit",
     "bayes_risk",
     "compare_held_out",
     "conditional_bayes_risk",
