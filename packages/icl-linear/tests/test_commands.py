@@ -146,7 +146,16 @@ def test_two_processes_train_what_one_does(tmp_path):
     options = (
         "--model gpt2 --layers 1 --width 8 --heads 2 --d 3 --context 5 --batch 7 --steps 30 --every 10 --prompts 50"
     )
-    train = [Path(sys.executable).parent / "icl-linear", "train", *options.split(), "--device", "cpu", "--json"]
+    train = [
+        Path(sys.executable).parent / "icl-linear",
+        "train",
+        *options.split(),
+        "--prompts",
+        "50",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     outputs = []
     for name, prefix in (("one", []), ("two", [sys.executable, *launcher])):
