@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -142,7 +143,10 @@ def test_a_killed_gamma_keeps_its_bits_under_a_dense_covariance(tmp_path, monkey
 
 def test_two_processes_train_what_one_does(tmp_path):
     """A batch of 7 is shared unevenly; `all` judges every prefix."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", "--"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = ["--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *address, "--no-python", "--"]
     options = (
         "--model gpt2 --layers 1 --width 8 --heads 2 --d 3 --context 5 --batch 7 --steps 30 --every 10 --prompts 50"
     )

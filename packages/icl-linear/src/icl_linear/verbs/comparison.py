@@ -101,7 +101,11 @@ def compare_run(
         rows = module_rows(model, problem, training, lengths, prompts, resolved)
     noise = problem.sigma**2
     rows = [row | {"ratio": (row["model"] - noise) / max(row["ridge"] - noise, 1e-300)} for row in rows]
-    curves = {key: [row[key] - noise for row in rows] for key in ("model", "optimum_of_N", "best_attention", "ridge")}
-    figure = figures.curves_figure(lengths, curves, dashed=["ridge"], x="examples at test, M", y="risk over the noise")
+    names = {"model": training.model, "optimum_of_N": "optimum of N", "best_attention": "best attention, N = M"}
+    names |= {"ridge": "ridge (Bayes)"}
+    curves = {shown: [row[key] - noise for row in rows] for key, shown in names.items()}
+    figure = figures.curves_figure(
+        lengths, curves, dashed=["ridge (Bayes)"], x="examples at test, M", y="risk over the noise"
+    )
     result = {"model": training.model, "context_N": training.context, "rows": rows}
     emit("compare", result, settings=settings, figures={"lengths": figure}, out=out, as_json=as_json)

@@ -169,7 +169,7 @@ def _finish(
         lengths, curves, dashed=["ridge (Bayes)"], x="examples at test, M", y="risk over the noise"
     )
     result = {"model": training.model, "context_N": training.context, "steps": training.steps, "rows": rows}
-    shown = {"training": figure, "lengths": by_length}
+    shown = {"training": figure} | ({"lengths": by_length} if len(lengths) > 1 else {})
     emit("train", result, settings={}, figures=shown, out=None, as_json=as_json, folder=folder)
 
 

@@ -22,6 +22,10 @@ from icl_linear.schedule import make_schedule
 from icl_linear.stable_step import max_stable_step, step_for
 
 log = logging.getLogger(__name__)
+HEAVY_TAILS = (
+    "sampled: after few steps the excess of a run is heavy tailed, so a mean over few runs tends to lie below the"
+    " expectation and its standard error to be too small"
+)
 
 
 def risk_table(
@@ -136,7 +140,9 @@ def learning_curve(
         "excess_untrained": start,
         "minimal_risk": float(minimal_risk(problem, context)),
         "rows": rows,
-        "notes": _scope(problem) + (["the bound is for one task in each step"] if batch > 1 else []),
+        "notes": _scope(problem)
+        + (["the bound is for one task in each step"] if batch > 1 else [])
+        + ([HEAVY_TAILS] if runs else []),
     }
     emit("curve", result, settings=settings, figures={"curve": figure}, out=out, as_json=as_json)
 
