@@ -271,7 +271,7 @@ BAD = [
     (("compare", "--test", "0,3"), "--test must be at least 1"),
     (("compare", "--tasks", 1), "--tasks must be a whole number of at least 2"),
     (("bound", "--test", 0), "at least 1"),
-    (("curve", "--runs", -1), "runs must be"),
+    (("curve", "--runs", 1), "--runs must be a whole number of at least 2"),
     (("curve", "--test", 0), "at least 1"),
     (("estimate", "{tmp}/ragged.csv"), "line 2: 2 cells, the header has 3"),
     (("estimate", "{tmp}/constant.csv"), "feature 'x' never varies"),

@@ -106,6 +106,8 @@ def learning_curve(
 ) -> None:
     """Exact expected excess risk after T steps, the bound beside it, other test lengths, and sampled runs."""
     check_length("--context", context)
+    if runs:
+        check_count("--runs", runs, least=2)  # one has no standard error
     gamma0 = step_for(problem, context, step, batch)
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
     rows: list[dict[str, Any]] = []
