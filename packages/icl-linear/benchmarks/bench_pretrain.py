@@ -18,7 +18,7 @@ from icl_linear.bound import theorem_step
 from icl_linear.schedule import geometric
 from shared_core.benchmark import Comparison, alternate, compare
 
-STEPS, SHORT = 1000, 400
+STEPS, SHORT = 3000, 400
 
 
 def _autograd_sgd(Z, target, sizes, gamma):
@@ -112,10 +112,10 @@ def _question(d, context, peer):
     question = f"pretrain Gamma on T = {STEPS} fresh tasks, d = {d}, N = {context}, drawing included"
     rows = []
     loop = "plain autograd loop"
-    seconds = alternate(ours, lambda: _autograd_run(problem, context, sizes, torch.Generator().manual_seed(1)), 3)
+    seconds = alternate(ours, lambda: _autograd_run(problem, context, sizes, torch.Generator().manual_seed(1)), 7)
     same = close(_autograd_sgd(Z, tasks.y_query, short_sizes, zero[0]))
     rows.append(compare(f"pretrain-d{d}", question, loop, *seconds, same_result=same))
-    seconds = alternate(ours_given, lambda: _autograd_sgd(Z, tasks.y_query, short_sizes, zero[0]), 5)
+    seconds = alternate(ours_given, lambda: _autograd_sgd(Z, tasks.y_query, short_sizes, zero[0]), 9)
     given = f"SGD over the same {SHORT} prompts in memory, d = {d}, N = {context}"
     rows.append(compare(f"given-tasks-d{d}", given, loop, *seconds, same_result=same))
     if peer is not None:
