@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def real(value: Any) -> Tensor:
     """A float64 tensor of `value`; float32 is widened before anything is exponentiated or summed."""
-    return torch.as_tensor(value).to(torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64)  # not via torch's default of float32
 
 
 def like_input(function: F) -> F:

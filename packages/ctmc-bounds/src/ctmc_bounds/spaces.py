@@ -197,7 +197,7 @@ class CountSpace(Space):
     def representatives(self) -> Tensor:
         """Sorted tokens: n_0 zeros, then n_1 ones, ..."""
         ends = self.counts.cumsum(1)
-        return torch.searchsorted(ends, torch.arange(self.d, device=self.device).expand(self.n, -1), right=True)
+        return torch.searchsorted(ends, torch.arange(self.d, device=self.device).repeat(self.n, 1), right=True)
 
     def pick(self, table: Tensor) -> Tensor:
         """s[x, first token that is a, c] for the move a -> c; 1 where no token is a."""
