@@ -102,8 +102,8 @@ def exp_const(T: float, delta: float, N: int | None = None, c: float | None = No
         return _by_ratio(T, delta, c)
     assert N is not None
     _check_steps(N)
-    start, end = _clock(T), _clock(delta)
-    inner = [_clock_inverse(start + (end - start) * k / N) for k in range(1, N)]
+    start, end = clock(T), clock(delta)
+    inner = [clock_inverse(start + (end - start) * k / N) for k in range(1, N)]
     return Schedule((T, *inner, delta), "exp_const")
 
 
@@ -116,11 +116,13 @@ def _by_ratio(T: float, delta: float, c: float) -> Schedule:
     return Schedule((*times, delta), "exp_const")
 
 
-def _clock(t: float) -> float:
+def clock(t: float) -> float:
+    """v(t) = t - 1 above 1, log t below: what exp_const is uniform in."""
     return t - 1 if t > 1 else math.log(t)
 
 
-def _clock_inverse(v: float) -> float:
+def clock_inverse(v: float) -> float:
+    """t of a clock value."""
     return v + 1 if v > 0 else math.exp(v)
 
 

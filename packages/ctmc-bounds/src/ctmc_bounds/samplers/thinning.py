@@ -21,18 +21,25 @@ from ctmc_bounds.parametrisation import set_own
 from ctmc_bounds.samplers.base import Sampler, Samples, Score, first_tokens
 from ctmc_bounds.spaces import CountSpace, EnumeratedSpace
 
+MOST_EVALUATIONS = 20_000
+
 
 @dataclass(frozen=True)
 class Thinning(Sampler):
     """Candidates at rate Lambda'(t) = d [(S-1)/S + 1/(e^t - 1)], accepted with the exact rates at their own time.
 
     Only the ends of the schedule matter. The envelope holds for exact, clipped and cavity scores. With another
-    estimator than the exact score the law is integrated (Dormand-Prince, relative tolerance 1e-11).
+    estimator than the exact score the law is integrated by Dormand and Prince's method of order 8.
+
+    Args:
+        schedule: of which only T and delta are used.
+        tolerance: relative, of that integration; a float32 network is not smooth enough for less than about 1e-6.
 
     Raises:
         EnvelopeError: if an exit rate exceeds the envelope.
     """
 
+    tolerance: float = 1e-10
     name: ClassVar[str] = "thinning"
     origin: ClassVar[str] = "Chen and Ying, arXiv 2402.08095"
 
@@ -84,7 +91,7 @@ class Thinning(Sampler):
             ratio = p / marginals.probabilities(T)
             p = marginals.probabilities(delta) * _smooth(marginals, ratio, T - delta)
             return self._finish(marginals, p, 1)
-        p, count = _integrate(marginals, estimator, p, T, delta)
+        p, count = _integrate(marginals, estimator, p, (T, delta), self.tolerance)
         return self._finish(marginals, p, count)
 
     def expected_calls(self, ctmc: UniformCTMC) -> float:
@@ -123,20 +130,28 @@ def _smooth(marginals: Marginals, f: Tensor, t: float) -> Tensor:
     return f @ kernel
 
 
-def _integrate(marginals: Marginals, estimator: Any, p: Tensor, T: float, delta: float) -> tuple[Tensor, int]:
+def _integrate(
+    marginals: Marginals, estimator: Any, p: Tensor, ends: tuple[float, float], tolerance: float
+) -> tuple[Tensor, int]:
     """dp/du = p G_{T-u} with the estimated score taken at every time."""
     space, count = marginals.space, 0
+    T, delta = ends
 
     def derivative(u: float, flat: np.ndarray) -> np.ndarray:
         nonlocal count
         count += 1
+        if count > MOST_EVALUATIONS:
+            raise InputError(
+                f"the reverse equation took {MOST_EVALUATIONS} evaluations at tolerance {tolerance:g}: the score is not"
+                " smooth enough in t for it; give the network in float64 (.double()), or a larger tolerance"
+            )
         v = torch.from_numpy(flat).to(p.device).reshape(space.shape)
         rates = torch.exp(log_scores(marginals, T - u, estimator)) / space.S
         change = (v[..., space.dst] * space.inflow(rates)).sum(-1) - v * (rates * space.multiplicity).sum(-1)
         return change.reshape(-1).cpu().numpy()
 
     start = p.reshape(-1).cpu().numpy()
-    found = solve_ivp(derivative, (0.0, T - delta), start, method="DOP853", rtol=1e-11, atol=1e-16)
+    found = solve_ivp(derivative, (0.0, T - delta), start, method="DOP853", rtol=tolerance, atol=1e-6 * tolerance)
     if not found.success:
         raise InputError(f"the reverse equation could not be integrated: {found.message}")
     return torch.from_numpy(found.y[:, -1].copy()).to(p.device).reshape(space.shape), count
