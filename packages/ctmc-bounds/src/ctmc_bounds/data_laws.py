@@ -107,9 +107,7 @@ class TableData(DataLaw):
         p = real(probabilities)
         if S is None or d is None:
             if p.ndim == 0 or len(set(p.shape)) != 1:
-                raise InputError(
-                    f"the table has shape {tuple(p.shape)}; expected (S,)*d, or a flat table with S and d"
-                )
+                raise InputError(f"the table has shape {tuple(p.shape)}; expected (S,)*d, or a flat table with S and d")
             S, d = p.shape[0], p.ndim
         self._place(S, d)
         n = check_enumerable(S, d)

@@ -32,9 +32,7 @@ def continuous_laws(data: DataLaw, sampler: Sampler, estimator: Any) -> tuple[La
     return exact.law(data, None, "uniform", "enumerated"), exact.law(data, estimator, "uniform", "enumerated")
 
 
-def split_error(
-    data: DataLaw, sampler: Sampler, estimator: Any, laws: tuple[Law, Law] | None = None
-) -> ErrorSplit:
+def split_error(data: DataLaw, sampler: Sampler, estimator: Any, laws: tuple[Law, Law] | None = None) -> ErrorSplit:
     """Three laws, each with one more source of error, and the differences of their KL.
 
     Args:

@@ -219,5 +219,3 @@ def log_scores(marginals: Marginals, t: float, estimator: Any = None) -> Tensor:
     if isinstance(space, EnumeratedSpace):
         table = set_own(table, space.representatives(), 1.0)
     return torch.log(space.pick(table))
-
-

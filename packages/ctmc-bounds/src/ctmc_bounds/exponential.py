@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.special import gammaln, ive
 from torch import Tensor

@@ -74,9 +74,7 @@ class Law:
             from ctmc_bounds.spaces import CountSpace, EnumeratedSpace
 
             assert isinstance(self.space, CountSpace)
-            number = self.space.number(
-                EnumeratedSpace(self.space.S, self.space.d, self.space.device).representatives()
-            )
+            number = self.space.number(EnumeratedSpace(self.space.S, self.space.d, self.space.device).representatives())
             return (self.probabilities * torch.exp(-self.space.log_size))[number]
         return self.probabilities
 

@@ -181,9 +181,7 @@ def _certified_plan(
     return _filled(name, fewest_steps(run, eps, 2**20 if marginals is None else MOST_STEPS), ctmc, T, delta, basis)
 
 
-def _filled(
-    name: str, found: tuple[int, float] | None, ctmc: UniformCTMC, T: float, delta: float, basis: str
-) -> Plan:
+def _filled(name: str, found: tuple[int, float] | None, ctmc: UniformCTMC, T: float, delta: float, basis: str) -> Plan:
     if found is None:
         return Plan(name, None, None, None, f"{basis}; not reached with the most steps tried")
     calls = make_sampler(name, constant(T, delta, found[0])).expected_calls(ctmc)

@@ -61,9 +61,7 @@ class Schedule:
             InputError: if the ends are not those.
         """
         if abs(u[0]) > 1e-12 or abs(u[-1] - (T - delta)) > 1e-12 * max(1.0, T):
-            raise InputError(
-                f"the grid runs from {u[0]:.6g} to {u[-1]:.6g}; expected 0 to T - delta = {T - delta:.6g}"
-            )
+            raise InputError(f"the grid runs from {u[0]:.6g} to {u[-1]:.6g}; expected 0 to T - delta = {T - delta:.6g}")
         return cls((T, *(T - value for value in u[1:-1]), delta))
 
     @classmethod

@@ -275,5 +275,3 @@ class Tweedie(StateFrozen):
             log.warning("Tweedie step at t = %.4g: %d rows with negative probabilities clipped", t, rows)
         result = result.clamp(min=0)
         return result / result.sum(-1, keepdim=True)
-
-
