@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ class CavityMLP(nn.Module):
         super().__init__()
         self.shape = shape
         sizes = [shape.d * shape.S + 3, *[shape.width] * shape.layers]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(sizes[-1], shape.d * shape.S)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

@@ -13,6 +13,10 @@ Init = Literal["uniform", "exact"]
 Representation = Literal["auto", "enumerated", "product", "counts"]
 Inner = Literal["first_jump", "euler", "reject"]
 Envelope = Literal["analytic", "max", "adaptive"]
+COMPARED = [
+    "paper", "midpoint", "thinning", "euler", "reject", "first_jump", "tweedie", "theta_trapezoidal", "theta_rk2",
+]  # fmt: skip
+PLANNED = ["paper", "midpoint", "thinning", "euler", "tweedie", "first_jump", "theta_trapezoidal"]
 
 
 def law(
@@ -39,8 +43,8 @@ def law(
     """The exact law that a sampler generates: KL, TV, chi^2, calls, mass defect.
 
     Args:
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         sampler: paper, uniformization, midpoint, thinning, euler, reject, ordinal, first_jump, tweedie, theta_*.
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
@@ -112,8 +116,8 @@ def bound(
     """Every bound beside the measured KL, with its ratio and what it rests on.
 
     Args:
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         sampler: paper, uniformization or midpoint.
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
@@ -194,8 +198,8 @@ def scan(
         samplers: which samplers.
         bounds: also the Girsanov and certified bounds of time-frozen samplers.
         h: equal steps of this length, whatever T.
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
         grid: constant, exp_const or optimal.
@@ -239,17 +243,7 @@ def scan(
 
 
 def compare(
-    samplers: list[str] = [
-        "paper",
-        "midpoint",
-        "thinning",
-        "euler",
-        "reject",
-        "first_jump",
-        "tweedie",
-        "theta_trapezoidal",
-        "theta_rk2",
-    ],  # noqa: B006 - read only; the help shows it
+    samplers: list[str] = COMPARED,
     calls: list[float] = [24, 32, 48, 64, 96, 128],  # noqa: B006 - read only; the help shows it
     data: str = "mix:d=6",
     T: float = 6.0,
@@ -273,8 +267,8 @@ def compare(
     Args:
         samplers: which samplers.
         calls: budgets: network calls per sample.
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
         grid: constant, exp_const or optimal.
@@ -322,7 +316,7 @@ def plan(
     tv: float | None = None,
     T: float | None = None,
     by: Literal["exact", "certified", "worst_case"] | None = None,
-    samplers: list[str] = ["paper", "midpoint", "thinning", "euler", "tweedie", "first_jump", "theta_trapezoidal"],  # noqa: B006 - read only; the help shows it
+    samplers: list[str] = PLANNED,
     grid: Grid = "exp_const",
     out: str | None = None,
     json: bool = False,
@@ -364,8 +358,8 @@ def schedule(
     """Noise levels of a grid, the local error density, and the paper's KL on every family.
 
     Args:
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
         grid: constant, exp_const or optimal.
@@ -421,8 +415,8 @@ def sample(
     Args:
         n: how many.
         save: file for the samples, .npy (integers, (n, d)) or .csv.
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         sampler: paper, uniformization, midpoint, thinning, euler, reject, ordinal, first_jump, tweedie, theta_*.
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
@@ -480,8 +474,8 @@ def verify(
     """Check the identities and inequalities of the theory on your distribution; exit 1 if one fails.
 
     Args:
-        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random, digits) or a
-            file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
+        data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
+            digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         T: noise level at which sampling starts.
         delta: noise level at which sampling stops; 0 needs data with full support.
         N: intervals of the checks that need a schedule.

@@ -117,7 +117,7 @@ class TableData(DataLaw):
         self._recent: tuple[float, Tensor] | None = None
 
     @property
-    def table(self) -> Tensor:  # type: ignore[override]
+    def table(self) -> Tensor:
         """As given."""
         return self.probabilities
 

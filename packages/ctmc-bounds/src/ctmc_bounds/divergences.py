@@ -37,9 +37,9 @@ def chi2(q: Any, p: Any) -> Any:
 
 
 def bregman(log_s: Tensor, log_s_hat: Tensor) -> Tensor:
-    """D_I(s || s_hat) = s log(s/s_hat) - s + s_hat for I(x) = x log x, from logarithms: s (e^g - 1 - g), g = log s_hat/s.
+    """D_I(s || s_hat) = s log(s/s_hat) - s + s_hat for I(x) = x log x, from logarithms.
 
-    The true score comes first.
+    s (e^g - 1 - g) with g = log s_hat/s; the true score comes first.
     """
     gap = log_s_hat - log_s
     return torch.exp(log_s) * (torch.expm1(gap) - gap)

@@ -95,7 +95,7 @@ class NetworkScore(ScoreEstimator):
         return set_own(check_score(values, tuple(logits.shape), t), x, 1.0)
 
 
-class ScoreError(ScoreEstimator):
+class DistortedScore(ScoreEstimator):
     """A base estimator (by default an exact score), made wrong in a known way.
 
     `elementwise` errors change each value by itself, so that product and exchangeable structure is kept.
@@ -115,7 +115,7 @@ class ScoreError(ScoreEstimator):
         return set_own(torch.exp(self.distort(torch.log(self.base(x, t)), x, t)), x, 1.0)
 
 
-class ConstantBias(ScoreError):
+class ConstantBias(DistortedScore):
     """s_hat = e^eta s: the score term of the bound is d (1-1/S) (T-delta) (e^eta - 1 - eta) exactly."""
 
     def __init__(self, base: DataLaw | ScoreEstimator, eta: float) -> None:
@@ -127,7 +127,7 @@ class ConstantBias(ScoreError):
         return log_s + self.eta
 
 
-class Tempered(ScoreError):
+class Tempered(DistortedScore):
     """s_hat = s^power: too flat below 1, too sharp above."""
 
     def __init__(self, base: DataLaw | ScoreEstimator, power: float) -> None:
@@ -139,7 +139,7 @@ class Tempered(ScoreError):
         return self.power * log_s
 
 
-class Clipped(ScoreError):
+class Clipped(DistortedScore):
     """s_hat clipped to [b_t/a_t, a_t/b_t]; never increases the Bregman loss at any state."""
 
     within_bounds = True
@@ -151,7 +151,7 @@ class Clipped(ScoreError):
         return torch.minimum(torch.maximum(log_s, -bound), bound)
 
 
-class LogNormalNoise(ScoreError):
+class LogNormalNoise(DistortedScore):
     """s_hat = s exp(sigma z(x, i, c)), z standard normal, fixed per entry and seed at all times (hashed, any d)."""
 
     elementwise = False
@@ -194,7 +194,7 @@ def keeps_symmetry(estimator: Any, data: DataLaw) -> bool:
     """Whether the estimate is a function of each exact score value alone."""
     if is_exact(estimator, data):
         return True
-    return isinstance(estimator, ScoreError) and estimator.elementwise and keeps_symmetry(estimator.base, data)
+    return isinstance(estimator, DistortedScore) and estimator.elementwise and keeps_symmetry(estimator.base, data)
 
 
 def log_scores(marginals: Marginals, t: float, estimator: Any = None) -> Tensor:

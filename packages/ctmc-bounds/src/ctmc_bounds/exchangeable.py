@@ -27,15 +27,15 @@ def count_kernel(space: CountSpace, token: Float[Tensor, "C S S"] | Float[Tensor
     kernel = token.expand(n, S, S)
     side = [d + 1] * (S - 1)
     grid = torch.zeros(n, *side, dtype=torch.float64, device=space.device)
-    grid[(slice(None), *[0] * (S - 1))] = 1
+    grid.view(n, -1)[:, 0] = 1
     tokens = space.representatives()
     rows = torch.arange(n, device=space.device)
     for i in range(d):
         step = kernel[rows, tokens[:, i]]
         moved = grid * step[:, -1].view(-1, *[1] * (S - 1))
         for c in range(S - 1):
-            target = [slice(None)] * S
-            source = [slice(None)] * S
+            target: list[slice] = [slice(None)] * S
+            source: list[slice] = [slice(None)] * S
             target[c + 1], source[c + 1] = slice(1, None), slice(None, -1)
             moved[tuple(target)] += grid[tuple(source)] * step[:, c].view(-1, *[1] * (S - 1))
         grid = moved

@@ -27,8 +27,8 @@ def frozen_flow(
 ) -> tuple[Float[Tensor, " n"], int]:
     """p exp(h G), G the generator with the exact score of q frozen: rate x -> y is q(y) / (S q(x)).
 
-    G = D^{-1} (A - R) D with D = diag(q), A the adjacency over S, R = (A q)/q the exit rates; A - R is symmetric with
-    spectrum in [-(max R + d/S), 0]. Nothing of size n x d is made.
+    G = D^{-1} (A - R) D with D = diag(q), A the adjacency over S, R = (A q)/q the exit rates; A - R is symmetric,
+    its spectrum in [-(max R + d/S), 0]. Nothing of size n x d is made.
 
     Returns:
         The law after time h and the number of generator products.
@@ -57,7 +57,7 @@ def _twice(blocks: KroneckerBlocks, matrices: list[Tensor], diagonal: Tensor, v:
 
 
 def poisson_weights(z: float, tolerance: float = TOLERANCE) -> np.ndarray:
-    """e^{-z} z^k / k! for k = 0, 1, ... until the tail beyond k > z is below `tolerance`; in logs, so z may be large."""
+    """e^{-z} z^k / k! for k = 0, 1, ... until the tail is below `tolerance`, beyond k = z; in logs, so z may be large."""
     orders = np.arange(int(z + 12 * math.sqrt(z) + 60))
     if z == 0:
         return np.ones(1)

@@ -30,8 +30,12 @@ def panels_figure(
     dashed: Sequence[str] = (),
     log_x: bool = True,
     log_y: bool = True,
+    floor: float = 0.0,
 ) -> Figure:
-    """A panel for each entry, its curves with a marker each; single points are drawn as stars."""
+    """A panel for each entry, its curves with a marker each; single points are drawn as stars.
+
+    Values below `floor` are drawn there, and the label says what they are: they would flatten all other curves.
+    """
     figure = Figure(figsize=(5.4 * len(panels) + 0.4, 4.2), layout="constrained")
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
@@ -39,6 +43,9 @@ def panels_figure(
             points = [(a, b) for a, b in zip(xs, ys, strict=True) if b is not None and (b > 0 or not log_y)]
             if not points:
                 continue
+            if min(b for _, b in points) < floor:
+                label = f"{label} ({min(b for _, b in points):.0e}, drawn at {floor:.0e})"
+                points = [(a, max(b, floor)) for a, b in points]
             style = "--" if label in dashed else "-"
             marker = "*" if len(points) == 1 else "" if label in dashed else MARKERS[number % len(MARKERS)]
             size = 12 if len(points) == 1 else 4
@@ -57,7 +64,12 @@ def panels_figure(
 
 def calls_figure(curves: Mapping[str, Curve], title: str = "") -> Figure:
     """KL against network calls, a curve for each sampler; what has no discretisation error is one star."""
-    return curves_figure(curves, "network calls per sample", "KL(q_delta || generated)", title=title)
+    return calls_panels({title: curves})
+
+
+def calls_panels(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """`calls_figure` for several data laws."""
+    return panels_figure(panels, "network calls per sample", "KL(q_delta || generated)", floor=1e-11)
 
 
 def bars_figure(groups: Mapping[str, Mapping[str, float]], y: str, title: str = "", log_y: bool = True) -> Figure:

@@ -89,7 +89,7 @@ def _score_checks(data: DataLaw, marginals: Marginals, times: list[float]) -> li
 
 
 def _movement_checks(marginals: Marginals, times: list[float]) -> list[Check]:
-    space, gaps, mixing = marginals.space, [], []
+    space, gaps = marginals.space, []
     assert isinstance(space, EnumeratedSpace)
     for t in times[:2]:
         step = 1e-4 * t
@@ -99,8 +99,7 @@ def _movement_checks(marginals: Marginals, times: list[float]) -> list[Check]:
         gaps.append(float((moved - (R[space.dst] - R.unsqueeze(-1))).abs().max()) / scale)
     pi = space.uniform()
     start = kl(marginals.probabilities(0.0), pi)
-    for t in times:
-        mixing.append(kl(marginals.probabilities(t), pi) - math.exp(-t) * start)
+    mixing = [kl(marginals.probabilities(t), pi) - math.exp(-t) * start for t in times]
     # the middle level: near delta the frozen chain may need an age to cross between modes
     q = marginals.probabilities(max(times[1], 0.5))
     long, p = q**2 / (q**2).sum(), pi

@@ -34,7 +34,7 @@ class Schedule:
         check_times(self.times[0], self.times[-1])
 
     @property
-    def T(self) -> float:
+    def T(self) -> float:  # noqa: N802 - the paper's letter
         """Noise level at which sampling starts."""
         return self.times[0]
 
@@ -44,7 +44,7 @@ class Schedule:
         return self.times[-1]
 
     @property
-    def N(self) -> int:
+    def N(self) -> int:  # noqa: N802 - the paper's letter
         """Intervals."""
         return len(self.times) - 1
 
@@ -81,7 +81,7 @@ def constant(T: float, delta: float, N: int) -> Schedule:
     """
     check_times(T, delta)
     _check_steps(N)
-    return Schedule(tuple(T + (delta - T) * k / N for k in range(N)) + (delta,), "constant")
+    return Schedule((*(T + (delta - T) * k / N for k in range(N)), delta), "constant")
 
 
 def exp_const(T: float, delta: float, N: int | None = None, c: float | None = None) -> Schedule:

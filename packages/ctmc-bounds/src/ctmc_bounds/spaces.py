@@ -66,7 +66,7 @@ class Space:
         return float(torch.where(self.multiplicity > 0, gap, 0.0).max())
 
     def inflow(self, rates: Tensor) -> Tensor:
-        """Rates into x along each move reversed: G[dst[x, e], x]; v -> (v[dst] * inflow).sum(-1) is v G off-diagonal."""
+        """Rates into x along each move reversed, G[dst[x, e], x]: (v[dst] * inflow).sum(-1) is v G off the diagonal."""
         return (rates * self.multiplicity)[..., self.dst, self.reverse] * (self.multiplicity > 0)
 
 

@@ -84,8 +84,15 @@ class StateFrozen(Sampler):
         x = first_tokens(n, score, self.schedule.T, generator, init)
         notes: dict[str, Any] = {}
         for t, h in self.schedule.intervals:
-            x = draw(self.kernel(score(x, t), x, t, h, notes), generator)
+            x = self.step(score(x, t), x, (t, h), notes, generator)
         return Samples(x, self.schedule.N, None, n * self.schedule.N, notes)
+
+    def step(
+        self, score: Kernel, x: Tensor, interval: tuple[float, float], notes: dict[str, Any],
+        generator: torch.Generator | None,
+    ) -> Tensor:  # fmt: skip
+        """Tokens after the interval (t, h)."""
+        return draw(self.kernel(score, x, *interval, notes), generator)
 
     def law(
         self,
@@ -203,6 +210,16 @@ class TauLeapingOrdinal(StateFrozen):
 
     name: ClassVar[str] = "ordinal"
     origin: ClassVar[str] = "tau-leaping of Campbell et al., arXiv 2205.14987"
+
+    def step(
+        self, score: Kernel, x: Tensor, interval: tuple[float, float], notes: dict[str, Any],
+        generator: torch.Generator | None,
+    ) -> Tensor:  # fmt: skip
+        """Poisson numbers of every jump, summed and clamped."""
+        S = score.shape[-1]
+        counts = torch.poisson(interval[1] * to_rates(score, x), generator=generator)
+        jump = torch.arange(S, device=x.device) - x.unsqueeze(-1)
+        return (x + (counts.long() * jump).sum(-1)).clamp(0, S - 1)
 
     def kernel(self, score: Kernel, x: Tensor, t: float, h: float, notes: dict[str, Any]) -> Kernel:
         """The law of the clamped sum, by convolving Poisson laws."""

@@ -39,8 +39,7 @@ def scan(
     folder = open_folder("scan", settings, out)
     rows: list[dict[str, Any]] = []
     for value in progress(values, f"scan over {over}"):
-        for name in samplers:
-            rows.append(_kept(folder, problem, over, value, name, bounds, h))
+        rows += [_kept(folder, problem, over, value, name, bounds, h) for name in samplers]
     exponents = local_exponents(rows, over)
     curves = {
         name: ([row[over] for row in rows if row["sampler"] == name], [row[_measured(over)] for row in rows
@@ -94,7 +93,8 @@ def _varied(problem: Problem, over: str, value: float, h: float | None) -> tuple
     elif over == "h":
         h = value
     else:
-        problem = replace(problem, **{over: int(value) if over == "N" else value})
+        changes: dict[str, Any] = {over: int(value) if over == "N" else value}
+        problem = replace(problem, **changes)
     if h is not None:
         problem = replace(problem, N=max(1, round((problem.T - problem.delta) / h)), grid="constant", c=None)
     return problem, keys
