@@ -116,7 +116,7 @@ def test_table_9_3_cost_of_early_stopping(delta, distance, steps, value):
     marginals = Marginals(law)
     assert digits(tv(marginals.probabilities(0.0), marginals.probabilities(delta)), distance)
     schedule = exp_const(6, delta, c=0.1)
-    assert schedule.N == steps
+    assert steps == schedule.N
     assert digits(TimeFrozen(schedule).law(law, init="exact").kl, value)
 
 
@@ -160,9 +160,10 @@ def test_pitfall_1_state_frozen_samplers_have_other_laws(mix6, grid):
 def test_pitfall_7_and_mixing_constants(mix6):
     marginals = Marginals(mix6)
     pi = marginals.space.uniform()
-    assert digits(kl(marginals.probabilities(6), pi), "1.6e-11") or True
-    assert kl(marginals.probabilities(2), pi) == pytest.approx(1.43e-4, rel=5e-3)
-    assert Thinning(exp_const(2, 0.01, 4)).law(mix6).kl == pytest.approx(1.15e-7, rel=0.2)
+    assert digits(kl(marginals.probabilities(6), pi), "1.6e-11")
+    assert digits(mix6.ctmc.mixing_bound(6), "1.0e-2")
+    assert digits(kl(marginals.probabilities(2), pi), "1.43e-4")
+    assert digits(Thinning(exp_const(2, 0.01, 4)).law(mix6).kl, "1.15e-7")
 
 
 def test_pitfall_14_a_common_factor_makes_the_bound_loose(ising6, grid):
@@ -176,7 +177,8 @@ def test_pitfall_14_a_common_factor_makes_the_bound_loose(ising6, grid):
 def test_largest_scores_of_mix5():
     marginals = Marginals(mix(5))
     space = marginals.space
-    found = [math.exp(float(space.log_scores(marginals.log_q(t))[space.multiplicity > 0].max())) for t in (0, 0.1, 0.5, 1)]
+    there = space.multiplicity > 0
+    found = [math.exp(float(space.log_scores(marginals.log_q(t))[there].max())) for t in (0, 0.1, 0.5, 1)]
     assert [digits(v, p) for v, p in zip(found, ("3.664", "3.039", "1.810", "1.283"), strict=True)] == [True] * 4
 
 

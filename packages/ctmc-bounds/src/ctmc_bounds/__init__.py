@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ctmc_bounds.checks import EnvelopeError
     from ctmc_bounds.data_laws import CallableData, DataLaw, MixtureData, ProductData, TableData
     from ctmc_bounds.divergences import chi2, kl, tv
-    from ctmc_bounds.error_density import error_density, optimal_schedule
     from ctmc_bounds.error_split import ErrorSplit, split_error
     from ctmc_bounds.estimators import (
         CallableScore,
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from ctmc_bounds.girsanov import GirsanovTerms, girsanov_terms, path_monte_carlo, telescoped_bound
     from ctmc_bounds.identities import verify_identities
     from ctmc_bounds.laws import Law
+    from ctmc_bounds.local_error import error_density, optimal_schedule
     from ctmc_bounds.losses import denoising_score_entropy, posterior_cross_entropy, score_entropy
     from ctmc_bounds.marginals import Marginals, choose_space
-    from ctmc_bounds.paper_bound import PaperBound, fit_constant, paper_bound
     from ctmc_bounds.parametrisation import (
         cavity_to_posterior,
         cavity_to_score,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     )
     from ctmc_bounds.planner import Plan, plan_steps
     from ctmc_bounds.real_data import digit_patches, empirical
+    from ctmc_bounds.remembered_bounds import PaperBound, fit_constant, paper_bound
     from ctmc_bounds.samplers import (
         SAMPLERS,
         Euler,
@@ -77,7 +77,7 @@ _MODULES = {
     "checks": ["EnvelopeError"],
     "data_laws": ["CallableData", "DataLaw", "MixtureData", "ProductData", "TableData"],
     "divergences": ["chi2", "kl", "tv"],
-    "error_density": ["error_density", "optimal_schedule"],
+    "local_error": ["error_density", "optimal_schedule"],
     "error_split": ["ErrorSplit", "split_error"],
     "estimators": [
         "CallableScore", "Clipped", "ConstantBias", "LogNormalNoise", "NetworkScore", "ScoreEstimator", "Tempered",
@@ -89,7 +89,7 @@ _MODULES = {
     "laws": ["Law"],
     "losses": ["denoising_score_entropy", "posterior_cross_entropy", "score_entropy"],
     "marginals": ["Marginals", "choose_space"],
-    "paper_bound": ["PaperBound", "fit_constant", "paper_bound"],
+    "remembered_bounds": ["PaperBound", "fit_constant", "paper_bound"],
     "parametrisation": [
         "cavity_to_posterior", "cavity_to_score", "posterior_to_cavity", "posterior_to_score", "score_to_cavity",
         "score_to_posterior",

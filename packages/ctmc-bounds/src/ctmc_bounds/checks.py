@@ -108,6 +108,7 @@ def check_enumerable(S: int, d: int, cap: int = ENUMERATION_CAP, what: str = "an
     Raises:
         InputError: if it is above `cap`; says how much memory one vector would need and what to use instead.
     """
+    check_space(S, d)
     n = S**d
     if n > cap:
         size = f"{8 * n / 2**30:.3g} GiB" if n < 2**60 else f"2^{d * math.log2(S) + 3:.0f} bytes"

@@ -166,8 +166,8 @@ def bound(
 
 
 def scan(
-    over: Literal["d", "S", "N", "T", "delta", "eps", "sigma", "h"],
-    values: list[float],
+    over: Literal["d", "S", "N", "T", "delta", "eps", "sigma", "h"] = "N",
+    values: list[float] = [16, 32, 64, 128],  # noqa: B006 - read only; the help shows it
     samplers: list[str] = ["paper", "midpoint"],  # noqa: B006 - read only; the help shows it
     bounds: bool = True,
     h: float | None = None,
@@ -193,7 +193,7 @@ def scan(
     """Exact KL and bounds as one quantity varies, with local exponents; goes on where it stopped.
 
     Args:
-        over: what varies; eps gives calls needed, h uses equal steps (T at fixed step: --over T --h).
+        over: what varies; eps gives the calls needed, h uses equal steps of that length.
         values: its values.
         samplers: which samplers.
         bounds: also the Girsanov and certified bounds of time-frozen samplers.

@@ -211,6 +211,7 @@ class MixtureData(DataLaw):
     @classmethod
     def bernoulli(cls, d: int, weights: list[float], ones: list[float]) -> "MixtureData":
         """sum_m weights[m] Bernoulli(ones[m])^d."""
+        check_space(2, d)
         rows = [[[1 - p, p]] * d for p in ones]
         return cls(torch.tensor(weights, dtype=torch.float64), torch.tensor(rows, dtype=torch.float64))
 

@@ -57,11 +57,12 @@ def _twice(blocks: KroneckerBlocks, matrices: list[Tensor], diagonal: Tensor, v:
 
 
 def poisson_weights(z: float, tolerance: float = TOLERANCE) -> np.ndarray:
-    """e^{-z} z^k / k! for k = 0, 1, ... until the tail is below `tolerance`, beyond k = z; in logs, so z may be large."""
+    """e^{-z} z^k / k! for k = 0, 1, ... until the tail beyond k = z is below `tolerance`; in logs: z may be large."""
     orders = np.arange(int(z + 12 * math.sqrt(z) + 60))
     if z == 0:
         return np.ones(1)
     weights = np.exp(orders * math.log(z) - z - gammaln(orders + 1))
+    weights /= weights.sum()  # the logs of a large z cost digits that the known sum, 1, gives back
     tail = np.cumsum(weights[::-1])[::-1]
     return weights[: int(np.nonzero((tail > tolerance) | (orders <= z))[0][-1]) + 1]
 

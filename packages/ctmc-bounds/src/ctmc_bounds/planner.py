@@ -10,8 +10,8 @@ from shared_core.errors import InputError
 from ctmc_bounds.certified import certified_bound, early_stopping_tv
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.divergences import kl
-from ctmc_bounds.error_density import optimal_schedule
 from ctmc_bounds.forward import UniformCTMC
+from ctmc_bounds.local_error import optimal_schedule
 from ctmc_bounds.marginals import Marginals
 from ctmc_bounds.samplers import SAMPLERS, Euler, Thinning, make_sampler
 from ctmc_bounds.schedules import Schedule, constant, exp_const

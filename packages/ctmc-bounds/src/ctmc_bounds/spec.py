@@ -10,6 +10,7 @@ from shared_core.errors import InputError
 from shared_core.run_folder import read_json
 
 from ctmc_bounds.chains import HMMData, IsingRing, MarkovChainData
+from ctmc_bounds.checks import check_enumerable, check_space
 from ctmc_bounds.data_laws import DataLaw, MixtureData, ProductData, TableData
 from ctmc_bounds.exchangeable import ExchangeableData, curie_weiss, two_point
 from ctmc_bounds.real_data import digit_patches, empirical
@@ -28,6 +29,7 @@ def cat4() -> MixtureData:
 
 def ramps(d: int = 3, S: int = 4) -> MixtureData:
     """Half tokens of law proportional to 1..S, half to S..1."""
+    check_space(S, d)
     up = torch.arange(1, S + 1, dtype=torch.float64)
     up = up / up.sum()
     return MixtureData([0.5, 0.5], torch.stack([up.expand(d, S), up.flip(0).expand(d, S)]))
@@ -35,6 +37,7 @@ def ramps(d: int = 3, S: int = 4) -> MixtureData:
 
 def product(d: int = 6, S: int = 2, p: float = 0.8) -> ProductData:
     """Independent tokens, 0 with probability 1 - p and the others sharing p."""
+    check_space(S, d)
     row = torch.full((S,), p / (S - 1), dtype=torch.float64)
     row[0] = 1 - p
     return ProductData(row.expand(d, S))
@@ -42,12 +45,14 @@ def product(d: int = 6, S: int = 2, p: float = 0.8) -> ProductData:
 
 def markov(d: int = 6, S: int = 2, stay: float = 0.8) -> MarkovChainData:
     """Uniform first token; each keeps the one before with probability `stay`, else is uniform over the others."""
+    check_space(S, d)
     chain = torch.full((S, S), (1 - stay) / (S - 1), dtype=torch.float64).fill_diagonal_(stay)
     return MarkovChainData(d, torch.full((S,), 1 / S, dtype=torch.float64), chain)
 
 
 def hmm(d: int = 6, S: int = 3, stay: float = 0.9, sharp: float = 0.7) -> HMMData:
     """Two hidden states that last (`stay`), showing tokens of law proportional to sharp^c and its reverse."""
+    check_space(S, d)
     row = sharp ** torch.arange(S, dtype=torch.float64)
     row = row / row.sum()
     chain = torch.tensor([[stay, 1 - stay], [1 - stay, stay]], dtype=torch.float64)
@@ -56,6 +61,7 @@ def hmm(d: int = 6, S: int = 3, stay: float = 0.9, sharp: float = 0.7) -> HMMDat
 
 def random(d: int = 4, S: int = 3, seed: int = 0) -> TableData:
     """A table drawn uniformly from the simplex (Dirichlet of ones)."""
+    check_enumerable(S, d)
     generator = torch.Generator().manual_seed(seed)
     weights = -torch.log(torch.rand(S**d, dtype=torch.float64, generator=generator))
     return TableData(weights / weights.sum(), S, d)

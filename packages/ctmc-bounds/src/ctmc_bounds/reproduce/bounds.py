@@ -8,13 +8,13 @@ from ctmc_bounds import figures
 from ctmc_bounds.certified import certified_bound, constant_bias_score_term, space_exit_rates
 from ctmc_bounds.chains import IsingRing
 from ctmc_bounds.data_laws import TableData
-from ctmc_bounds.error_density import optimal_schedule
 from ctmc_bounds.estimators import ConstantBias, LogNormalNoise
 from ctmc_bounds.exchangeable import two_point
 from ctmc_bounds.girsanov import girsanov_terms, telescoped_bound
 from ctmc_bounds.identities import verify_identities
+from ctmc_bounds.local_error import optimal_schedule
 from ctmc_bounds.marginals import Marginals
-from ctmc_bounds.paper_bound import fit_constant, paper_bound
+from ctmc_bounds.remembered_bounds import fit_constant, paper_bound
 from ctmc_bounds.reproduce.registry import DELTA, EXACT, T, base_laws, claims, grid, slopes
 from ctmc_bounds.samplers import TimeFrozen
 from ctmc_bounds.schedules import constant

@@ -4,8 +4,8 @@ from shared_core.claims import Context, Measurement
 
 from ctmc_bounds import figures
 from ctmc_bounds.certified import certified_bound
-from ctmc_bounds.error_density import optimal_schedule
 from ctmc_bounds.girsanov import girsanov_terms
+from ctmc_bounds.local_error import optimal_schedule
 from ctmc_bounds.marginals import Marginals
 from ctmc_bounds.reproduce.registry import DELTA, EXACT, T, base_laws, claims, grid, kl_of, slopes
 from ctmc_bounds.samplers import TimeFrozen

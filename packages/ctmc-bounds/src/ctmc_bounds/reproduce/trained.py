@@ -44,8 +44,8 @@ def trained_network(context: Context) -> Measurement:
                 terms = girsanov_terms(data, TimeFrozen(schedule), network)
                 ratios.append(split.total / terms.total)
                 shares.append(split.score / split.total)
-                text.append(f"{split.total:.4g} = {split.initialisation:.2g} + {split.score:.4g} +"
-                            f" {split.discretisation:.3g} (score term {terms.score:.4g}, G {terms.total:.4g})")  # fmt: skip
+                parts = f"{split.initialisation:.2g} + {split.score:.4g} + {split.discretisation:.3g}"
+                text.append(f"{split.total:.4g} = {parts} (sum h L_SE {terms.score:.4g}, G {terms.total:.4g})")
     picture = figures.bars_figure(groups, "KL", f"digits {rows} x {cols}, N = {schedule.N}, seed 0")
     note = f"{seeds} seeds, {steps} steps each, one configuration. KL = initialisation + score + discretisation of the"
     note += f" paper's sampler, N = {schedule.N}: " + "; ".join(text)

@@ -15,7 +15,7 @@ from ctmc_bounds.girsanov import girsanov_terms, telescoped_bound
 from ctmc_bounds.laws import Law
 from ctmc_bounds.marginals import Marginals, choose_space
 from ctmc_bounds.output import emit, open_folder
-from ctmc_bounds.paper_bound import STATUS, paper_bound
+from ctmc_bounds.remembered_bounds import STATUS, paper_bound
 from ctmc_bounds.samplers import SAMPLERS, TimeFrozen
 from ctmc_bounds.verbs.problem import Problem, check_samplers
 

@@ -14,8 +14,8 @@ from ctmc_bounds.estimators import keeps_symmetry
 from ctmc_bounds.girsanov import girsanov_terms
 from ctmc_bounds.marginals import Marginals, choose_space
 from ctmc_bounds.output import emit, open_folder
-from ctmc_bounds.paper_bound import fit_constant, paper_bound
 from ctmc_bounds.planner import plan_steps
+from ctmc_bounds.remembered_bounds import fit_constant, paper_bound
 from ctmc_bounds.samplers import TimeFrozen
 from ctmc_bounds.verbs.laws import law_row
 from ctmc_bounds.verbs.problem import Problem, check_samplers

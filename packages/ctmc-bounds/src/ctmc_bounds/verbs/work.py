@@ -16,9 +16,9 @@ from shared_core.files import atomic_path, write_text
 from ctmc_bounds import figures
 from ctmc_bounds.cavity_network import NetworkShape, Training, train_cavity_network
 from ctmc_bounds.certified import early_stopping_tv
-from ctmc_bounds.error_density import error_density
 from ctmc_bounds.forward import UniformCTMC
 from ctmc_bounds.identities import verify_identities
+from ctmc_bounds.local_error import error_density
 from ctmc_bounds.losses import score_entropy
 from ctmc_bounds.marginals import Marginals
 from ctmc_bounds.output import emit, open_folder
