@@ -5,7 +5,8 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,33 @@ PACKAGE = "ctmc-bounds"
 log = logging.getLogger(__name__)
 
 
-def open_folder(verb: str, settings: Mapping[str, Any], out: str | None) -> RunFolder | None:
-    """The run folder of `--out`, or None; refuses a folder of another run before any work is done."""
-    return None if out is None else RunFolder(Path(out), package=PACKAGE, settings={"verb": verb, **settings})
+@dataclass(frozen=True)
+class Destination:
+    """Where a verb's results go: a run folder, opened when there is something to write, or nowhere.
+
+    Attributes:
+        verb: for the folder's settings.
+        settings: everything that determines the result.
+        out: the folder, or None.
+    """
+
+    verb: str
+    settings: Mapping[str, Any]
+    out: str | None
+
+    def open(self) -> RunFolder:
+        """The folder; refuses one of another run."""
+        assert self.out is not None
+        return RunFolder(Path(self.out), package=PACKAGE, settings={"verb": self.verb, **self.settings})
 
 
 def emit(
-    title: str, result: Mapping[str, Any], figures: Mapping[str, Figure], folder: RunFolder | None, as_json: bool
+    title: str,
+    result: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+    folder: RunFolder | Destination,
+    as_json: bool,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Print `result` (its `rows` as the table) and write it into `folder`.
 
@@ -32,18 +53,33 @@ def emit(
         title: of the table.
         result: with `rows`, a list of mappings, scalars, and `notes`, a list of sentences.
         figures: name to figure.
-        folder: open run folder, or None to print only.
+        folder: an open run folder, or where one is to be made.
         as_json: print JSON instead of a table.
+        write_more: called with the folder's path.
     """
-    if folder is not None:
-        write_text(folder.path / "rows.csv", to_csv(result["rows"]))
-        names = [folder.save_figure(name, figure) for name, figure in figures.items()]
-        folder.write_json("result.json", {**result, "figures": names})
-        log.info("written to %s", folder.path)
+    if isinstance(folder, RunFolder):
+        _write(folder, result, figures, write_more)
+    elif folder.out is not None:
+        with folder.open() as opened:
+            _write(opened, result, figures, write_more)
     if as_json:
         print(json.dumps(jsonable(result), indent=2, allow_nan=False))
     else:
         _print(result, title)
+
+
+def _write(
+    folder: RunFolder,
+    result: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+    write_more: Callable[[Path], None] | None,
+) -> None:
+    if write_more is not None:
+        write_more(folder.path)
+    write_text(folder.path / "rows.csv", to_csv(result["rows"]))
+    names = [folder.save_figure(name, figure) for name, figure in figures.items()]
+    folder.write_json("result.json", {**result, "figures": names})
+    log.info("written to %s", folder.path)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

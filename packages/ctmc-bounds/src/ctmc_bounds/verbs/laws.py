@@ -14,7 +14,7 @@ from ctmc_bounds.estimators import keeps_symmetry
 from ctmc_bounds.girsanov import girsanov_terms, telescoped_bound
 from ctmc_bounds.laws import Law
 from ctmc_bounds.marginals import Marginals, choose_space
-from ctmc_bounds.output import emit, open_folder
+from ctmc_bounds.output import Destination, emit
 from ctmc_bounds.remembered_bounds import STATUS, paper_bound
 from ctmc_bounds.samplers import SAMPLERS, TimeFrozen
 from ctmc_bounds.verbs.problem import Problem, check_samplers
@@ -46,7 +46,7 @@ def law_row(problem: Problem, data: DataLaw, name: str | None = None) -> tuple[d
 
 def law(problem: Problem, out: str | None, as_json: bool) -> None:
     """The exact law of one sampler."""
-    folder = open_folder("law", problem.settings(), out)
+    folder = Destination("law", problem.settings(), out)
     data = problem.data_law()
     row, found = law_row(problem, data)
     notes = [f"{row['sampler']}: {SAMPLERS[row['sampler']].origin}."]
@@ -71,7 +71,7 @@ def bound(problem: Problem, C1: float | None, constant: float, out: str | None, 
             f"--sampler {problem.sampler}: the bounds are for time-frozen samplers (paper, uniformization, midpoint);"
             " compare measures the others"
         )
-    folder = open_folder("bound", problem.settings() | {"C1": C1, "constant": constant}, out)
+    folder = Destination("bound", problem.settings() | {"C1": C1, "constant": constant}, out)
     data = problem.data_law()
     estimator, schedule = problem.estimator(data), problem.schedule(data)
     sampler = problem.sampler_on(schedule)
@@ -124,7 +124,7 @@ def compare(problem: Problem, samplers: list[str], calls: list[float], out: str 
     check_samplers(samplers)
     if any(not budget >= 1 for budget in calls):
         raise InputError(f"--calls {min(calls):g}: a budget is at least 1 call per sample")
-    folder = open_folder("compare", problem.settings() | {"samplers": samplers, "calls": calls}, out)
+    folder = Destination("compare", problem.settings() | {"samplers": samplers, "calls": calls}, out)
     data = problem.data_law()
     rows, notes, curves = [], [], {}
     for name in samplers:

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from matplotlib.figure import Figure
 from shared_core.errors import InputError
 from shared_core.logging import progress
 from shared_core.run_folder import RunFolder
@@ -13,7 +14,7 @@ from ctmc_bounds.certified import certified_bound
 from ctmc_bounds.estimators import keeps_symmetry
 from ctmc_bounds.girsanov import girsanov_terms
 from ctmc_bounds.marginals import Marginals, choose_space
-from ctmc_bounds.output import emit, open_folder
+from ctmc_bounds.output import Destination, emit
 from ctmc_bounds.planner import plan_steps
 from ctmc_bounds.remembered_bounds import fit_constant, paper_bound
 from ctmc_bounds.samplers import TimeFrozen
@@ -36,30 +37,42 @@ def scan(
     if h is not None and (over not in ("T", "d", "S", "delta", "sigma") or not h > 0):
         raise InputError(f"--h {h:g} with --over {over}: a fixed step above 0 goes with T, d, S, delta or sigma")
     settings = problem.settings() | {"h": h, "over": over, "values": values, "samplers": samplers, "bounds": bounds}
-    folder = open_folder("scan", settings, out)
-    rows: list[dict[str, Any]] = []
-    for value in progress(values, f"scan over {over}"):
-        rows += [_kept(folder, problem, over, value, name, bounds, h) for name in samplers]
-    exponents = local_exponents(rows, over)
-    curves = {
-        name: ([row[over] for row in rows if row["sampler"] == name], [row[_measured(over)] for row in rows
-               if row["sampler"] == name]) for name in samplers}  # fmt: skip
+
+    def run(folder: RunFolder | None) -> list[dict[str, Any]]:
+        cells = [(value, name) for value in values for name in samplers]
+        return [
+            _kept(folder, problem, over, value, name, bounds, h) for value, name in progress(cells, f"scan over {over}")
+        ]
+
+    destination = Destination("scan", settings, out)
+    if out is None:
+        emit("scan", *_summary(problem, over, samplers, run(None)), destination, as_json)
+        return
+    with destination.open() as folder:
+        emit("scan", *_summary(problem, over, samplers, run(folder)), folder, as_json)
+
+
+def _summary(
+    problem: Problem, over: str, samplers: list[str], rows: list[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """The result with its exponents, and the figure."""
+    exponents, key = local_exponents(rows, over), _measured(over)
+    mine = {name: [row for row in rows if row["sampler"] == name] for name in samplers}
+    curves = {name: ([row[over] for row in found], [row[key] for row in found]) for name, found in mine.items()}
     dashed = []
     for column in ("girsanov", "certified"):
-        chosen = [row for row in rows if row.get(column) is not None and row["sampler"] == samplers[0]]
+        chosen = [row for row in mine[samplers[0]] if row.get(column) is not None]
         if chosen:
             dashed.append(f"{column}, {samplers[0]}")
             curves[dashed[-1]] = ([row[over] for row in chosen], [row[column] for row in chosen])
-    picture = figures.curves_figure(curves, over, _measured(over), title=problem.data, dashed=dashed)
     result: dict[str, Any] = {"data": problem.data, "exponents": exponents}
-    forms = [row["paper_form"] for row in rows if row.get("paper_form")]
-    if forms:
-        needed = [row["constant_needed"] for row in rows if row.get("paper_form")]
-        result["smallest_constant_of_thm1_form"] = max(needed)
     notes = ["local exponent: slope of log value between neighbouring points"]
-    if forms:
+    needed = [row["constant_needed"] for row in rows if row.get("paper_form")]
+    if needed:
+        result["smallest_constant_of_thm1_form"] = max(needed)
         notes.append("paper_form: Theorem 1 from memory, unverified, with universal constant 1")
-    emit("scan", {**result, "rows": rows, "notes": notes}, {"scan": picture}, folder, as_json)
+    picture = figures.curves_figure(curves, over, key, title=problem.data, dashed=dashed)
+    return {**result, "rows": rows, "notes": notes}, {"scan": picture}
 
 
 def _measured(over: str) -> str:

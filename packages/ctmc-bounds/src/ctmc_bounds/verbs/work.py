@@ -21,7 +21,7 @@ from ctmc_bounds.identities import verify_identities
 from ctmc_bounds.local_error import error_density
 from ctmc_bounds.losses import score_entropy
 from ctmc_bounds.marginals import Marginals
-from ctmc_bounds.output import emit, open_folder
+from ctmc_bounds.output import Destination, emit
 from ctmc_bounds.planner import make_schedule, plan_steps, stopping_for
 from ctmc_bounds.samplers import TimeFrozen, Uniformization, noised
 from ctmc_bounds.spaces import EnumeratedSpace
@@ -47,7 +47,7 @@ def plan(
         )
     stop = stopping_for(ctmc, tv) if delta is None and tv is not None else float(delta or 0)
     settings = {"data": data, "S": S, "d": d, "eps": eps, "delta": stop, "T": T, "by": by, "samplers": samplers}
-    folder = open_folder("plan", settings | {"grid": grid}, out)
+    folder = Destination("plan", settings | {"grid": grid}, out)
     start, plans = plan_steps(ctmc, eps, stop, law, by, samplers, grid, T)
     rows = [asdict(item) for item in plans]
     there = {row["sampler"]: {"": row["calls"]} for row in rows if row["calls"] is not None}
@@ -60,7 +60,7 @@ def plan(
 
 def schedule(problem: Problem, optimal: bool, out: str | None, as_json: bool) -> None:
     """The noise levels of a grid, and what each family would cost."""
-    folder = open_folder("schedule", problem.settings() | {"optimal": optimal}, out)
+    folder = Destination("schedule", problem.settings() | {"optimal": optimal}, out)
     data = problem.data_law()
     marginals = Marginals(data)
     families: list[Any] = ["constant", *(["exp_const"] if problem.delta > 0 else []), "optimal"]
@@ -81,7 +81,7 @@ def sample(problem: Problem, n: int, save: str | None, out: str | None, as_json:
     """Draws of a sampler."""
     if save is not None and Path(save).suffix not in (".npy", ".csv"):
         raise InputError(f"--save {save}: give a name that ends in .npy or .csv")
-    folder = open_folder("sample", problem.settings() | {"n": n}, out)
+    folder = Destination("sample", problem.settings() | {"n": n}, out)
     data = problem.data_law()
     estimator = problem.estimator(data)
     generator = torch.Generator(device=data.device).manual_seed(problem.seed)
@@ -93,20 +93,19 @@ def sample(problem: Problem, n: int, save: str | None, out: str | None, as_json:
         init = noised(data.sample(n, generator), data.S, problem.T, generator)
     found = sampler.sample(n, data if estimator is None else estimator, generator, init)
     tokens = found.tokens.cpu().numpy()
-    targets = [Path(save)] if save else []
-    if folder is not None:
-        targets.append(folder.path / "samples.npy")
-    for target in targets:
-        _write_tokens(target, tokens)
+    if save is not None:
+        _write_tokens(Path(save), tokens)
     means = tokens.mean(0)
     row = {"sampler": sampler.name, "n": n, "calls": found.calls, "jumps": found.jumps,
            "evaluations": found.evaluations, **found.notes}  # fmt: skip
+    targets = [*([save] if save else []), *([f"{out}/samples.npy"] if out else [])]
     notes = [f"written to {target}" for target in targets] or ["nothing saved: give --save FILE.npy or --out DIR"]
     shares = {str(i): {f"token {c}": float((tokens[:, i] == c).mean()) for c in range(data.S)}
               for i in range(min(data.d, 16))}  # fmt: skip
     picture = figures.bars_figure(shares, "share", f"{n} draws: tokens by position", log_y=False)
     result = {"data": problem.data, "mean_token": float(means.mean()), "rows": [row], "notes": notes}
-    emit("sample", result, {"tokens": picture}, folder, as_json)
+    emit("sample", result, {"tokens": picture}, folder, as_json,
+         lambda path: _write_tokens(path / "samples.npy", tokens))  # fmt: skip
 
 
 def _write_tokens(target: Path, tokens: np.ndarray) -> None:
@@ -121,7 +120,7 @@ def _write_tokens(target: Path, tokens: np.ndarray) -> None:
 
 def verify(problem: Problem, out: str | None, as_json: bool) -> int:
     """Identity checks on a law; 1 if one fails."""
-    folder = open_folder("verify", problem.settings(), out)
+    folder = Destination("verify", problem.settings(), out)
     checks = verify_identities(problem.data_law(), problem.T, problem.delta, problem.N, problem.seed)
     rows = [{"check": c.name, "statement": c.statement, "measured": c.measured, "allowed": c.allowed,
              "holds": "yes" if c.holds else "NO"} for c in checks]  # fmt: skip
@@ -138,23 +137,23 @@ def train(data: str, width: int, layers: int, training: Training, out: str, devi
     law = read_data(data, resolve_device(device))
     if width < 1 or layers < 1:
         raise InputError(f"--width {width}, --layers {layers}: a network has at least 1 of each")
-    folder = open_folder("train", settings, out)
-    assert folder is not None
     shape = NetworkShape(law.S, law.d, width, layers)
+    with Destination("train", settings, out).open() as folder:
 
-    def report(step: int, loss: float) -> None:
-        folder.metrics.rewind(step - 1)  # a killed run may have logged this step before its checkpoint
-        folder.metrics.write(step, loss=loss)
-        log.info("step %d of %d: loss %.4f", step, training.steps, loss)
+        def report(step: int, loss: float) -> None:
+            folder.metrics.rewind(step - 1)  # a killed run may have logged this step before its checkpoint
+            folder.metrics.write(step, loss=loss)
+            log.info("step %d of %d: loss %.4f", step, training.steps, loss)
 
-    network = train_cavity_network(law, shape, training, folder.path / "network.safetensors", report=report)
-    rows: list[dict[str, Any]] = []
-    if law.S**law.d <= 2**14:
-        marginals = Marginals(law, EnumeratedSpace(law.S, law.d, law.device))
-        rows = [{"t": t, "score_entropy": score_entropy(marginals, t, network)} for t in (training.delta, 0.1, 1.0)]
-    curve = folder.metrics.read()
-    losses = ([row["step"] for row in curve], [row["loss"] for row in curve])
-    picture = figures.curves_figure({"training loss": losses}, "step", "cross-entropy of the posterior", log_x=False,
-                                    log_y=False)  # fmt: skip
-    notes = [f"use it with --network {out}"]
-    emit("train", {"data": data, "rows": rows, "notes": notes}, {"loss": picture}, folder, as_json)
+        network = train_cavity_network(law, shape, training, folder.path / "network.safetensors", report=report)
+        rows: list[dict[str, Any]] = []
+        if law.S**law.d <= 2**14:
+            marginals = Marginals(law, EnumeratedSpace(law.S, law.d, law.device))
+            rows = [{"t": t, "score_entropy": score_entropy(marginals, t, network)} for t in (training.delta, 0.1, 1.0)]
+        curve = folder.metrics.read()
+        losses = ([row["step"] for row in curve], [row["loss"] for row in curve])
+        picture = figures.curves_figure(
+            {"training loss": losses}, "step", "cross-entropy of the posterior", log_x=False, log_y=False
+        )
+        notes = [f"use it with --network {out}"]
+        emit("train", {"data": data, "rows": rows, "notes": notes}, {"loss": picture}, folder, as_json)
