@@ -4,19 +4,23 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.special import gammaln, ive
 from torch import Tensor
 
 from ctmc_bounds.checks import EnvelopeError
-from ctmc_bounds.kronecker import KroneckerBlocks
+from ctmc_bounds.kronecker import KroneckerBlocks, kronecker_sum
 
-TOLERANCE = 1e-17
+TOLERANCE = 1e-15  # of a Chebyshev coefficient: an error of that size, relative to the largest p/q, on each interval
+# states between which the compiled series is used: below, Python's overhead is small beside loading numba; above, the
+# vectors leave the cache and dense blocks are faster
+COMPILED_FROM, COMPILED_TO = 2**11, 2**17
 
 
 def chebyshev_coefficients(z: float, tolerance: float = TOLERANCE) -> np.ndarray:
     """c_k = (2 - [k = 0]) e^{-z} I_k(z), as many as exceed `tolerance`: e^{z (x-1)} = sum c_k T_k(x) on [-1, 1]."""
-    orders = np.arange(int(z + 10 * math.sqrt(z) + 60))
+    orders = np.arange(int(z + 8 * math.sqrt(z) + 24))
     values = 2 * ive(orders, z)
     values[0] /= 2
     return values[: int(np.nonzero(values > tolerance)[0][-1]) + 1]
@@ -38,25 +42,46 @@ def frozen_flow(
     half = (float(R.max()) + ctmc.d / ctmc.S) / 2
     coefficients = chebyshev_coefficients(h * half)
     # 2 M' with M' = (A - R + half) / half in [-1, 1]
-    matrices = [block * (2 / half) for block in blocks.adjacency]
     diagonal = R.mul_(-2 / half).add_(2)
-    before = p / q
-    now = _twice(blocks, matrices, diagonal, before).div_(2)
-    total = coefficients[0] * before
+    if q.device.type == "cpu" and COMPILED_FROM <= len(q) <= COMPILED_TO:
+        total = _compiled_series(blocks, 2 / half, diagonal, p / q, coefficients)
+    else:
+        total = _series(blocks, 2 / half, diagonal, p / q, coefficients)
+    return total.mul_(q), len(coefficients)
+
+
+def _series(
+    blocks: KroneckerBlocks, factor: float, diagonal: Tensor, before: Tensor, coefficients: np.ndarray
+) -> Tensor:
+    """sum_k c_k T_k(M) before, 2 M = factor A + diagonal, by dense blocks."""
+    matrices = [block * factor for block in blocks.adjacency]
+    total = float(coefficients[0]) * before
+    if len(coefficients) == 1:
+        return total
+    now = blocks.add_sum(diagonal * before, matrices, before).div_(2)
     total.add_(now, alpha=float(coefficients[1]))
     for coefficient in coefficients[2:]:
         before.neg_().addcmul_(diagonal, now)
         blocks.add_sum(before, matrices, now)
         before, now = now, before
         total.add_(now, alpha=float(coefficient))
-    return total.mul_(q), len(coefficients)
+    return total
 
 
-def _twice(blocks: KroneckerBlocks, matrices: list[Tensor], diagonal: Tensor, v: Tensor) -> Tensor:
-    return blocks.add_sum(diagonal * v, matrices, v)
+def _compiled_series(
+    blocks: KroneckerBlocks, factor: float, diagonal: Tensor, start: Tensor, coefficients: np.ndarray
+) -> Tensor:
+    """The same in one compiled call: about three times faster where the vectors fit into the cache."""
+    from ctmc_bounds.compiled import chebyshev_sum, low_axes
+
+    S, d = blocks.ctmc.S, blocks.ctmc.d
+    last = low_axes(S, d)
+    low = (factor * kronecker_sum(blocks.token, last)).numpy()
+    values = diagonal.numpy(), start.numpy(), coefficients
+    return torch.from_numpy(chebyshev_sum(S, d - last, low, factor / S, *values))
 
 
-def poisson_weights(z: float, tolerance: float = TOLERANCE) -> np.ndarray:
+def poisson_weights(z: float, tolerance: float = 1e-17) -> np.ndarray:
     """e^{-z} z^k / k! for k = 0, 1, ... until the tail beyond k = z is below `tolerance`; in logs: z may be large."""
     orders = np.arange(int(z + 12 * math.sqrt(z) + 60))
     if z == 0:

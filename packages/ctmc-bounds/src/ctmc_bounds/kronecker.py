@@ -9,7 +9,7 @@ from torch import Tensor
 from ctmc_bounds.forward import UniformCTMC
 
 
-def block_lengths(S: int, d: int, largest: int = 128) -> list[int]:
+def block_lengths(S: int, d: int, largest: int = 32) -> list[int]:
     """How many axes each block takes: as few blocks as keep S^axes <= largest, of nearly equal length."""
     most = 1
     while S ** (most + 1) <= largest:
@@ -38,13 +38,13 @@ def kronecker_power(token: Float[Tensor, "S S"], axes: int) -> Float[Tensor, "B 
 class KroneckerBlocks:
     """The axes of (S,)*d in groups of up to `largest` states; symmetric matrices act along groups."""
 
-    def __init__(self, ctmc: UniformCTMC, device: torch.device | str = "cpu", largest: int = 128) -> None:
+    def __init__(self, ctmc: UniformCTMC, device: torch.device | str = "cpu", largest: int = 32) -> None:
         self.ctmc, self.device = ctmc, torch.device(device)
         self.lengths = block_lengths(ctmc.S, ctmc.d, largest)
         self.sizes = [ctmc.S**length for length in self.lengths]
-        token = (1 - torch.eye(ctmc.S, dtype=torch.float64)) / ctmc.S
+        self.token = (1 - torch.eye(ctmc.S, dtype=torch.float64)) / ctmc.S
         #: (1/S) x (1 where one coordinate differs), by blocks; non-negative, so that its products cancel nothing
-        self.adjacency = [kronecker_sum(token, length).to(self.device) for length in self.lengths]
+        self.adjacency = [kronecker_sum(self.token, length).to(self.device) for length in self.lengths]
 
     def kernel(self, t: float) -> list[Tensor]:
         """K_t^{(x)d} by blocks."""
@@ -54,7 +54,8 @@ class KroneckerBlocks:
     def product(self, matrices: Sequence[Tensor], v: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """(M_1 (x) M_2 (x) ...) v for symmetric M."""
         for index, matrix in enumerate(matrices):
-            v = torch.matmul(matrix, self._view(v, index)).reshape(-1)
+            last = index == len(matrices) - 1
+            v = (v.view(-1, len(matrix)) @ matrix if last else matrix @ self._view(v, index)).reshape(-1)
         return v
 
     def add_sum(self, out: Tensor, matrices: Sequence[Tensor], v: Tensor) -> Tensor:
