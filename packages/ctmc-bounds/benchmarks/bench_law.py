@@ -36,7 +36,8 @@ def run() -> list[Comparison]:
         rows.append(
             compare(
                 f"law-2^14-{name}", f"seconds of the exact law, 2^{D} states, {STEPS} steps, {name} data",
-                f"scipy {scipy.__version__} expm_multiply on the assembled matrix", ours, others, same_result=gap < 1e-12,
+                f"scipy {scipy.__version__} expm_multiply on the assembled matrix", ours, others,
+                same_result=gap < 1e-12,
             )
         )  # fmt: skip
     large_space()

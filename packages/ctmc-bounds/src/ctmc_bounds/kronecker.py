@@ -49,7 +49,8 @@ class KroneckerBlocks:
     def kernel(self, t: float) -> list[Tensor]:
         """K_t^{(x)d} by blocks."""
         token = self.ctmc.kernel(t)
-        return [kronecker_power(token, length).to(self.device) for length in self.lengths]
+        made = {length: kronecker_power(token, length).to(self.device) for length in set(self.lengths)}
+        return [made[length] for length in self.lengths]
 
     def product(self, matrices: Sequence[Tensor], v: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """(M_1 (x) M_2 (x) ...) v for symmetric M."""
