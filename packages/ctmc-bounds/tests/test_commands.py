@@ -69,11 +69,11 @@ def test_bound_shows_kl_below_girsanov_below_certified_and_labels_memory(run):
     found = {row["quantity"].strip(): row for row in rows(run("bound", "--N", 16, "--json"))}
     values = [found[k]["value"] for k in ("KL(q_delta || law), measured", "(G) Girsanov", "(C) certified closed form")]
     assert values == sorted(values)
-    assert "memory" in found["paper, Theorem 1"]["status"]
+    assert "memory" in found["paper, Theorem 1 (form from memory)"]["status"]
     biased = {row["quantity"].strip(): row["value"] for row in rows(run("bound", "--score-bias", 0.1, "--json"))}
     assert biased["(B) score term of a constant log-bias"] == pytest.approx(biased["score sum h L_SE(t_k)"])
     full = {row["quantity"].strip() for row in rows(run("bound", "--delta", 0, "--grid", "constant", "--json"))}
-    assert "paper, Theorem 2" in full
+    assert "paper, Theorem 2 (form from memory)" in full
 
 
 def test_scan_gives_exponents_and_resumes_row_by_row(run, tmp_path, monkeypatch):
@@ -208,6 +208,8 @@ def test_bad_input_of_other_verbs(run, tmp_path):
         ("compare", "--calls", "0"): "a budget is at least 1 call",
         ("scan", "--over", "N", "--values", ""): "--values",
         ("scan", "--over", "x", "--values", "1"): "--over",
+        ("scan", "--over", "d", "--values", "4.5"): "must be whole numbers, got [4.5]",
+        ("scan", "--data", "cat4", "--over", "d", "--values", "4"): "no key 'd'",
         ("sample", "--n", "0"): "n = 0: ask for at least one sample",
         ("sample", "--save", "x.txt"): "give a name that ends in .npy or .csv",
         ("sample", "--sampler", "thinning", "--delta", "0", "--grid", "constant"): "delta = 0 with sampler thinning",
@@ -286,6 +288,8 @@ def test_bad_values_in_the_library_name_quantity_value_and_remedy():
         (lambda: sampler.sample(5, scored(1.0), init="exact"), "init 'exact'"),
         (lambda: sampler.sample(5, data, init=x), "init holds 2 samples; n = 5"),
         (lambda: make_sampler("euler", constant(6, 0.01, 2)).law(data), "h lambda = .* > 1"),
+        (lambda: sampler.law(data, lambda x, t: x), "wrap a function as CallableScore"),
+        (lambda: sampler.sample(5, torch.nn.Identity()), "a network as NetworkScore"),
         (lambda: make_sampler("x", constant(6, 0.01, 2)), "sampler 'x' is none of"),
     ]
     for call, words in cases:

@@ -91,6 +91,8 @@ class Sampler(ABC):
 
     def _start(self, data: DataLaw, estimator: Score | None, init: Init | Tensor, representation: str) -> Any:
         check_support(data, self.schedule.delta)
+        if estimator is not None:
+            check_estimator(estimator)
         space = choose_space(data, representation, keeps_symmetry(estimator, data))
         marginals = Marginals(data, space)
         return marginals, initial_law(marginals, self.schedule.T, init)
@@ -113,6 +115,19 @@ def check_support(data: DataLaw, delta: float) -> None:
         )
 
 
+def check_estimator(score: Any) -> None:
+    """Refuse a bare function, which says nothing of S and d and is not checked.
+
+    Raises:
+        InputError: saying how to wrap it.
+    """
+    if not isinstance(score, DataLaw | ScoreEstimator):
+        raise InputError(
+            f"the score is a {type(score).__name__}; wrap a function as CallableScore(S, d, function) and a network as"
+            " NetworkScore(module, S, d)"
+        )
+
+
 def first_tokens(
     n: int, score: Score, T: float, generator: torch.Generator | None, init: Init | Tensor
 ) -> Int[Tensor, "n d"]:
@@ -121,6 +136,7 @@ def first_tokens(
     Raises:
         InputError: if n < 1, or `init` is exact without a data law.
     """
+    check_estimator(score)
     if n < 1:
         raise InputError(f"n = {n}: ask for at least one sample")
     device = score.device if isinstance(score, DataLaw) else generator.device if generator else torch.device("cpu")

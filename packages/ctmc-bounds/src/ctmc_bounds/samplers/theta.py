@@ -111,7 +111,9 @@ class ThetaScheme(Sampler):
             pair = p[xs].unsqueeze(1)
             for i in range(space.d):
                 pair = (pair.unsqueeze(2) * kernel[xs, i].unsqueeze(1)).flatten(1)
-            x, y = (grid.reshape(-1) for grid in torch.meshgrid(xs, torch.arange(space.n), indexing="ij"))
+            x, y = (
+                grid.reshape(-1) for grid in torch.meshgrid(xs, torch.arange(space.n, device=p.device), indexing="ij")
+            )
             start, rates, length = self.second(tokens[x], tokens[y], first[x], later[y], h)
             total += scatter_products(leap(rates, start, length), pair.reshape(-1))
         return total

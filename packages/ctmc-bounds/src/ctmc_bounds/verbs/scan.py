@@ -21,6 +21,7 @@ from ctmc_bounds.samplers import TimeFrozen
 from ctmc_bounds.verbs.laws import law_row
 from ctmc_bounds.verbs.problem import Problem, check_samplers
 
+LEFT_OUT = ("chi2", "mass_defect", "representation", "states", "products")  # what `law` says of each row
 OVER = ("d", "S", "N", "T", "delta", "eps", "sigma", "h")
 
 
@@ -34,6 +35,8 @@ def scan(
         raise InputError(f"--over {over!r} is none of {', '.join(OVER)}")
     if not values:
         raise InputError("--values is empty; give numbers separated by commas")
+    if over in ("d", "S", "N") and any(value != int(value) for value in values):
+        raise InputError(f"--values for --over {over} must be whole numbers, got {values}")
     if h is not None and (over not in ("T", "d", "S", "delta", "sigma") or not h > 0):
         raise InputError(f"--h {h:g} with --over {over}: a fixed step above 0 goes with T, d, S, delta or sigma")
     settings = problem.settings() | {"h": h, "over": over, "values": values, "samplers": samplers, "bounds": bounds}
@@ -116,7 +119,7 @@ def _varied(problem: Problem, over: str, value: float, h: float | None) -> tuple
 def _row(changed: Problem, keys: dict[str, Any], over: str, value: float, name: str, bounds: bool) -> dict[str, Any]:
     data = changed.data_law(**keys)
     row, _ = law_row(changed, data, name)
-    row = {over: value, **row}
+    row = {over: value, **{key: item for key, item in row.items() if key not in LEFT_OUT}}
     sampler = changed.sampler_on(changed.schedule(data), name)
     if not bounds or not isinstance(sampler, TimeFrozen):
         return row
