@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -163,9 +164,10 @@ def save_checkpoint(
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
     tensors["generator"] = generator.get_state()
-    metadata = {"shape": json.dumps(asdict(network.shape)), "training": json.dumps(asdict(training)), "step": str(step)}
+    # one key: safetensors writes several in an order that changes from run to run
+    about = {"shape": asdict(network.shape), "training": asdict(training), "step": step}
     with atomic_path(path) as aside:
-        save_file(tensors, aside, metadata)
+        save_file(tensors, aside, {"ctmc_bounds": json.dumps(about)})
 
 
 def _resume(
@@ -178,7 +180,7 @@ def _resume(
     if not path.exists():
         return 0
     tensors, metadata = _read(path)
-    if json.loads(metadata["training"]) != asdict(training) or json.loads(metadata["shape"]) != asdict(network.shape):
+    if metadata["training"] != asdict(training) or metadata["shape"] != asdict(network.shape):
         raise InputError(f"{path} was written by a run with other settings; give another --out or remove it")
     network.load_state_dict({name.removeprefix("weight."): v for name, v in tensors.items() if name[:7] == "weight."})
     state: dict[int, dict[str, Tensor]] = {}
@@ -189,7 +191,7 @@ def _resume(
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     generator.set_state(tensors["generator"])
     log.info("going on from step %s of %s", metadata["step"], path)
-    return int(metadata["step"])
+    return metadata["step"]
 
 
 def load_network(path: str | Path, device: torch.device | str = "cpu") -> NetworkScore:
@@ -202,13 +204,13 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Networ
     if not file.exists():
         raise InputError(f"{path} holds no network.safetensors; make one with the verb train")
     tensors, metadata = _read(file)
-    shape = NetworkShape(**json.loads(metadata["shape"]))
+    shape = NetworkShape(**metadata["shape"])
     network = CavityMLP(shape)
     network.load_state_dict({name.removeprefix("weight."): v for name, v in tensors.items() if name[:7] == "weight."})
     return _estimator(network.to(device))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError
 
     try:
@@ -217,6 +219,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
-    if not {"shape", "training", "step"} <= set(metadata):
+    if "ctmc_bounds" not in metadata:
         raise InputError(f"{path} is not a network of ctmc-bounds: it says nothing of its shape")
-    return tensors, metadata
+    return tensors, json.loads(metadata["ctmc_bounds"])
