@@ -84,7 +84,7 @@ def early_stopping(context: Context) -> Measurement:
     )  # fmt: skip
     note = f"{EXACT} N = {steps}, KL = " + ", ".join(f"{value:.4g}" for value in values)
     note += "; TV = " + ", ".join(f"{value:.6g}" for value in distance)
-    holds = ratio <= 1 + 1e-12 and all(abs(value - 1) <= 0.15 for value in growth)
+    holds = ratio <= 1 + 1e-9 and all(abs(value - 1) <= 0.15 for value in growth)
     measured = {"TV / bound": ratio, "smallest growth": min(growth), "largest growth": max(growth)}
     return Measurement(measured, holds, note=note, figures=(context.save_figure("early-stopping", picture),))
 

@@ -21,7 +21,7 @@ from ctmc_bounds.spec import mix
 )
 def simulation(context: Context) -> Measurement:
     """mix6 with N = 16, three seeds."""
-    n, seeds, law = context.at(20_000, 200_000, 1_000_000), context.at(1, 3, 5), mix(6).to(context.device)
+    n, seeds, law = context.at(20_000, 100_000, 1_000_000), context.at(1, 3, 5), mix(6).to(context.device)
     worst: dict[str, float] = {}
     jumps, power = 0.0, 1e9
     for name in SAMPLERS:

@@ -16,6 +16,7 @@ from ctmc_bounds.forward import UniformCTMC, move
 from ctmc_bounds.laws import Init, Law, initial_law
 from ctmc_bounds.marginals import Marginals, choose_space
 from ctmc_bounds.schedules import Schedule
+from ctmc_bounds.spaces import EnumeratedSpace
 
 Score = DataLaw | ScoreEstimator
 
@@ -163,3 +164,21 @@ def table_is_worth_it(score: Score, n: int, limit: int = 10**5) -> bool:
     """Whether all states are fewer than the samples and their score table is small."""
     states = score.S**score.d
     return states <= n and states * score.d * score.S <= limit and bool(check_enumerable(score.S, score.d))
+
+
+class Evaluated:
+    """A score that counts the states it is asked for; from a table of all of them where that is worth it."""
+
+    def __init__(self, score: Score, n: int) -> None:
+        check_estimator(score)
+        self.score, self.states = score, 0
+        device = score.device if isinstance(score, DataLaw) else torch.device("cpu")
+        self.space = EnumeratedSpace(score.S, score.d, device) if table_is_worth_it(score, n) else None
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:
+        """The score of tokens at one time."""
+        if self.space is None or self.space.device != x.device:
+            self.states += len(x)
+            return self.score(x, t)
+        self.states += self.space.n
+        return self.score(self.space.representatives(), t)[self.space.number(x)]

@@ -27,7 +27,7 @@ from ctmc_bounds.exponential import poisson_weights
 from ctmc_bounds.forward import UniformCTMC
 from ctmc_bounds.laws import Init, Law
 from ctmc_bounds.parametrisation import score_to_posterior, set_own
-from ctmc_bounds.samplers.base import Sampler, Samples, Score, first_tokens
+from ctmc_bounds.samplers.base import Evaluated, Sampler, Samples, Score, first_tokens
 from ctmc_bounds.spaces import CountSpace, EnumeratedSpace, Space, TokenSpace
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,10 @@ class StateFrozen(Sampler):
         """See `Sampler.sample`."""
         x = first_tokens(n, score, self.schedule.T, generator, init)
         notes: dict[str, Any] = {}
+        evaluated = Evaluated(score, n)
         for t, h in self.schedule.intervals:
-            x = self.step(score(x, t), x, (t, h), notes, generator)
-        return Samples(x, self.schedule.N, None, n * self.schedule.N, notes)
+            x = self.step(evaluated(x, t), x, (t, h), notes, generator)
+        return Samples(x, self.schedule.N, None, evaluated.states, notes)
 
     def step(
         self, score: Kernel, x: Tensor, interval: tuple[float, float], notes: dict[str, Any],

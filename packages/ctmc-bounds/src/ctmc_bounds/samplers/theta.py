@@ -22,7 +22,7 @@ from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import log_scores
 from ctmc_bounds.forward import UniformCTMC
 from ctmc_bounds.laws import Init, Law
-from ctmc_bounds.samplers.base import Sampler, Samples, Score, first_tokens
+from ctmc_bounds.samplers.base import Evaluated, Sampler, Samples, Score, first_tokens
 from ctmc_bounds.samplers.state_frozen import (
     Kernel,
     draw,
@@ -72,13 +72,13 @@ class ThetaScheme(Sampler):
     ) -> Samples:
         """See `Sampler.sample`."""
         x = first_tokens(n, score, self.schedule.T, generator, init)
-        leap = INNER[self.inner]
+        leap, evaluated = INNER[self.inner], Evaluated(score, n)
         for t, h in self.schedule.intervals:
-            first = score(x, t)
+            first = evaluated(x, t)
             y = draw(leap(to_rates(first, x), x, self.theta * h), generator)
-            start, rates, length = self.second(x, y, first, score(y, t - self.theta * h), h)
+            start, rates, length = self.second(x, y, first, evaluated(y, t - self.theta * h), h)
             x = draw(leap(rates, start, length), generator)
-        return Samples(x, 2 * self.schedule.N, None, 2 * n * self.schedule.N)
+        return Samples(x, 2 * self.schedule.N, None, evaluated.states)
 
     def law(
         self,
