@@ -36,7 +36,8 @@ def panels_figure(
 
     Values below `floor` are drawn there, and the label says what they are: they would flatten all other curves.
     """
-    figure = Figure(figsize=(5.4 * len(panels) + 0.4, 4.2), layout="constrained")
+    width = 7.6 if max(map(len, panels.values())) > 6 else 5.4
+    figure = Figure(figsize=(width * len(panels) + 0.4, 4.2), layout="constrained")
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
         for number, (label, (xs, ys)) in enumerate(curves.items()):
@@ -58,7 +59,10 @@ def panels_figure(
         if log_y:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        if len(curves) > 6:  # beside the panel, where it covers no point
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        else:
+            axes.legend(fontsize=7)
     return figure
 
 
