@@ -1,0 +1,152 @@
+"""The ascent: from gradients to the perturbed weights and back, on whole lists of tensors at once.
+
+SAM: e = rho g / ||g||.  ASAM: e = rho T^2 g / ||T g|| with T = |w| + eta elementwise. One norm over all parameters.
+No function here makes a copy of a gradient: ASAM scales the first pass's gradients, which nobody needs any more, in place.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+# davda54/sam and pytorch_optimizer guard the division by the norm with the same constant
+NORM_EPSILON = 1e-12
+
+
+HALF = {torch.float16, torch.bfloat16}
+
+
+def global_norm(tensors: Sequence[Tensor]) -> float:
+    """The 2-norm over all tensors together, accumulated in at least float32; the one wait for the device in a step.
+
+    Args:
+        tensors: of any shapes, dtypes and devices; sharded ones (DTensor) count whole.
+    """
+    if not tensors:
+        return 0.0
+    half = not HALF.isdisjoint([tensor.dtype for tensor in tensors])
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32) if half else torch._foreach_norm(tensors)
+    try:
+        total = torch.linalg.vector_norm(torch.stack(norms))
+    except RuntimeError:  # several devices or dtypes
+        total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]))
+    # a sharded gradient's norm is a partial sum until it is asked for whole
+    return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no element is infinite or NaN."""
+    if len({(tensor.dtype, tensor.device) for tensor in tensors}) == 1 and type(tensors[0]) is Tensor:
+        device = tensors[0].device
+        if tensors[0].is_floating_point() and device.type in ("cpu", "cuda"):
+            # GradScaler's kernel, with a scale of 1: one call for all, and cheaper than a norm
+            found = torch.zeros((), device=device)
+            torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, torch.ones((), device=device))
+            return not found.item()
+    return math.isfinite(global_norm(tensors))
+
+
+def scale_for_asam(params: Sequence[Tensor], grads: Sequence[Tensor], buffers: Sequence[Tensor], eta: float) -> None:
+    """grads <- T g in place with T = |w| + eta; `buffers` are overwritten where eta > 0."""
+    if eta == 0.0:
+        # |w| and w differ by a sign, which neither the norm of T g nor T^2 g sees
+        torch._foreach_mul_(grads, params)
+        return
+    torch._foreach_copy_(buffers, params)
+    torch._foreach_abs_(buffers)
+    torch._foreach_add_(buffers, eta)
+    torch._foreach_mul_(grads, buffers)
+
+
+class Backup:
+    """One persistent copy of the weights, written before the ascent and copied back after the second pass.
+
+    Copying back is exact whatever happened in between, and the storage of a parameter never changes, so that views,
+    compiled graphs and process groups go on seeing it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[Tensor, Tensor] = {}
+        self._last: tuple[list[int], list[torch.dtype], list[Tensor]] = ([], [], [])
+        self._saved: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def buffers(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """The buffers of `params`, made where missing or of another dtype or device."""
+        ids = list(map(id, params))
+        dtypes = [param.dtype for param in params]
+        moved = params and self._last[2] and params[0].device != self._last[2][0].device
+        if moved or (ids, dtypes) != self._last[:2]:
+            self._last = (ids, dtypes, [self._buffer(param) for param in params])
+        return self._last[2]
+
+    def _buffer(self, param: Tensor) -> Tensor:
+        buffer = self._buffers.get(param)
+        if buffer is None or (buffer.dtype, buffer.device) != (param.dtype, param.device):
+            buffer = self._buffers[param] = torch.empty_like(param, requires_grad=False)
+        return buffer
+
+    def save(self, params: list[Tensor], buffers: list[Tensor]) -> None:
+        """Copy the weights."""
+        if params:
+            torch._foreach_copy_(buffers, params)
+        self._saved = (params, buffers)
+
+    def restore(self) -> None:
+        """Copy them back, bit for bit."""
+        params, buffers = self._saved
+        if params:
+            torch._foreach_copy_(params, buffers)
+        self._saved = ([], [])
+
+
+def check_supported(grads: Iterable[Tensor], adaptive: bool) -> None:
+    """Refuse what has no global norm or no |w|.
+
+    Raises:
+        ValueError: for a sparse gradient, and for a complex one in ASAM.
+    """
+    for grad in grads:
+        if grad.layout is not torch.strided:
+            raise ValueError(
+                f"SAM needs dense gradients, got layout {grad.layout}: build the embedding with sparse=False, "
+                "or optimise it outside SAM"
+            )
+        if adaptive and grad.is_complex():
+            raise ValueError("adaptive=True is not defined for complex parameters; give their group adaptive=False")
+
+
+def inner_product(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """<left, right> over all tensors together (real part for complex ones)."""
+    if not left:
+        return 0.0
+    terms = [torch.sum(a * b.conj()).real.double() for a, b in zip(left, right, strict=True)]
+    return float(sum(term.to(terms[0].device) for term in terms))
+
+
+def surrogate_gap_direction(first: Sequence[Tensor], second: Sequence[Tensor], alpha: float) -> None:
+    """GSAM (Zhuang et al. 2022): second <- second - alpha (first - <first, second> / ||second||^2 second), in place.
+
+    Args:
+        first: gradient at the weights.
+        second: gradient at the perturbed weights.
+        alpha: weight of the part of `first` orthogonal to `second`.
+    """
+    squared = inner_product(second, second)
+    ratio = inner_product(first, second) / squared if squared else 0.0
+    torch._foreach_mul_(second, 1 + alpha * ratio)
+    torch._foreach_add_(second, first, alpha=-alpha)
+
+
+def sharpness_direction(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+    """LookSAM (Liu et al. 2022): g_v = second - <second, first> / ||first||^2 first, the part SAM adds to a gradient."""
+    squared = inner_product(first, first)
+    ratio = inner_product(second, first) / squared if squared else 0.0
+    return list(torch._foreach_add(second, first, alpha=-ratio))
+
+
+def reuse_direction(grads: Sequence[Tensor], directions: Sequence[Tensor], alpha: float) -> None:
+    """LookSAM between two ascents: g <- g + alpha ||g|| / ||g_v|| g_v, in place; nothing where g_v = 0."""
+    length = global_norm(directions)
+    if length > 0.0:
+        torch._foreach_add_(grads, directions, alpha=alpha * global_norm(grads) / length)
