@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-# davda54/sam and pytorch_optimizer guard the division by the norm with the same constant
-NORM_EPSILON = 1e-12
+# Below it a gradient counts as zero. Nothing is added to the norm: the ascent is then bit for bit the same whatever
+# power of two a GradScaler has multiplied the loss by.
+SMALLEST_NORM = 1e-30
 
 
 HALF = {torch.float16, torch.bfloat16}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_cnn.perturbation import (
-    NORM_EPSILON,
+    SMALLEST_NORM,
     Backup,
     all_finite,
     check_supported,
@@ -323,7 +323,7 @@ class SAM(torch.optim.Optimizer):
                     torch._foreach_mul_(grads, factors)
                 else:
                     torch._foreach_mul_(grads, weights)
-            torch._foreach_add_(params, grads, alpha=group["rho"] / (norm + NORM_EPSILON))
+            torch._foreach_add_(params, grads, alpha=group["rho"] / norm if norm > SMALLEST_NORM else 0.0)
             offset += len(params)
 
     def _agree(self, finite: bool) -> bool:
