@@ -75,7 +75,7 @@ def test_span_form_is_autograd_in_full_space(P, noise, schedule, tau):
     batches = sample_weights(schedule, 8, [3])
     expected = autograd_run(weight, sample, P, schedule, 0.3, tau, batches)
     span = exact_span(weight, sample, P)
-    end = train_span(span, schedule, torch.tensor([0.3]), torch.tensor([tau]), batches)
+    end = train_span(span, schedule, 0.3, tau, batches)
     found = weight + (end.coefficients[0] @ span_vectors(sample)).view_as(weight)
     assert (found - expected).abs().max() < 1e-12
     net, x = TwoLayerCNN(found), sample.patches(P, generator)
@@ -112,7 +112,7 @@ def test_reference_loss_and_gradient_norm():
 def test_reference_losses_after_a_hundred_steps(tau, loss, error):
     weight, sample = reference()
     span = exact_span(weight, sample, 2)
-    end = train_span(span, Schedule(100), torch.tensor([0.2]), torch.tensor([tau]))
+    end = train_span(span, Schedule(100), 0.2, tau)
     found = training_error(span, end)
     assert float(found[0]) == pytest.approx(loss, abs=1e-10)
     assert float(found[1]) == error
@@ -124,7 +124,7 @@ def test_gradient_is_that_of_finite_differences():
     sample = draw_patches(data, generator)
     weight = torch.randn(2, 3, 12, generator=generator, dtype=torch.float64)
     span = exact_span(weight, sample, 3)
-    end = train_span(span, Schedule(1), torch.tensor([1.0]), torch.tensor([0.0]))
+    end = train_span(span, Schedule(1), 1.0, 0.0)
     gradient = -(end.coefficients[0] @ span_vectors(sample)).view_as(weight)
     x = sample.patches(3, generator)
     for index in ((0, 0, 0), (1, 2, 5), (0, 1, 11)):
@@ -141,7 +141,7 @@ def test_decomposition_rebuilds_the_weights_and_signs_are_those_of_the_paper():
     sample = draw_patches(data, generator)
     weight = torch.randn(2, 4, 80, generator=generator, dtype=torch.float64) * 0.01
     span = exact_span(weight, sample, 3)
-    end = train_span(span, Schedule(50), torch.tensor([0.3]), torch.tensor([0.1]))
+    end = train_span(span, Schedule(50), 0.3, 0.1)
     parts = decompose(span, end.coefficients)
     moved = span.signs[:, None] * parts.gamma[0][:, None] * sample.mu / sample.mu.square().sum()
     moved = moved + 0.5 * parts.rho[0] @ (sample.xi[:, 0] / sample.xi[:, 0].square().sum(-1, keepdim=True))
@@ -163,7 +163,7 @@ def test_drawn_spans_have_the_law_of_full_space(tau, P, noise):
         sample, test = draw_patches(data, generator), draw_patches(data, generator, 400)
         weight = torch.randn(2, 5, 300, generator=generator, dtype=torch.float64) / math.sqrt(900)
         span = exact_span(weight, sample, P)
-        end = train_span(span, Schedule(60), torch.tensor([0.02]), torch.tensor([tau]))
+        end = train_span(span, Schedule(60), 0.02, tau)
         net = TwoLayerCNN(weight + (end.coefficients[0] @ span_vectors(sample)).view_as(weight))
         with torch.no_grad():
             wrong = (net(test.patches(P, generator)).sign() != test.clean).double().mean()

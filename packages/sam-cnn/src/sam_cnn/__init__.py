@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sam_cnn.phase import PhaseDiagram, boundary, boundary_constant, phase_diagram, slope, slope_interval, theoretical_boundary
     from sam_cnn.sam import SAM, rho_from_lr
     from sam_cnn.second_pass import freeze_norm_stats
-    from sam_cnn.simulate import Outcome, Record, Training, grid, simulate, tau_theory, trace
+    from sam_cnn.simulation import Outcome, Record, Training, grid, simulate, tau_theory, trace
     from sam_cnn.span import Span, draw_spans, exact_span, initial_std, span_vectors
     from sam_cnn.test_error import clean_test_error, training_error
 
@@ -28,7 +28,7 @@ _MODULES = {
     "phase": ("PhaseDiagram", "boundary", "boundary_constant", "phase_diagram", "slope", "slope_interval", "theoretical_boundary"),
     "sam": ("SAM", "rho_from_lr"),
     "second_pass": ("freeze_norm_stats",),
-    "simulate": ("Outcome", "Record", "Training", "grid", "simulate", "tau_theory", "trace"),
+    "simulation": ("Outcome", "Record", "Training", "grid", "simulate", "tau_theory", "trace"),
     "span": ("Span", "draw_spans", "exact_span", "initial_std", "span_vectors"),
     "test_error": ("clean_test_error", "training_error"),
 }

@@ -92,8 +92,8 @@ def sample_weights(schedule: Schedule, n: int, seeds: list[int]) -> Callable[[in
 def train(
     span: Span,
     schedule: Schedule,
-    eta: Float[Tensor, "run"],
-    tau: Float[Tensor, "run"],
+    eta: Float[Tensor, "run"] | float,
+    tau: Float[Tensor, "run"] | float = 0.0,
     batches: Callable[[int], Tensor | None] = lambda step: None,
     observe: Observer | None = None,
 ) -> Trajectory:
@@ -102,14 +102,14 @@ def train(
     Args:
         span: the runs.
         schedule: steps and batches.
-        eta: learning rates.
-        tau: radii of SAM; 0 is plain descent.
+        eta: learning rate, of all runs or of each (in float64).
+        tau: radius of SAM likewise; 0 is plain descent.
         batches: see `sample_weights`.
         observe: called with the state before each step, and after the last.
     """
     S, C = span.products.clone(), torch.zeros_like(span.products)
     gradient = _Gradient(span)
-    eta, tau = eta.to(S)[:, None, None], tau.to(S)[:, None, None]
+    eta, tau = (torch.as_tensor(value, dtype=S.dtype, device=S.device).expand(len(S))[:, None, None] for value in (eta, tau))
     climbs = schedule.climbs if bool((tau > 0).any()) else 0
     for step in range(schedule.steps):
         weights = batches(step)

@@ -11,7 +11,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from sam_cnn.patches import PatchData
-from sam_cnn.simulate import Training, grid, simulate
+from sam_cnn.simulation import Training, grid, simulate
 
 
 @dataclass(frozen=True)
