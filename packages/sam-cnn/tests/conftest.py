@@ -52,6 +52,8 @@ def make():
 @pytest.fixture
 def same():
     def check(left: nn.Module, right: nn.Module) -> bool:
-        return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
+        return all(
+            torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+        )
 
     return check

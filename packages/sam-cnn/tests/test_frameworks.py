@@ -328,7 +328,9 @@ def test_the_hugging_face_trainer_takes_sam_steps_and_resumes(tmp_path, accumula
         sam_options = {"rho": 0.5}  # noqa: RUF012
 
     generator = torch.Generator().manual_seed(0)
-    rows = [{"x": torch.randn(3, generator=generator), "labels": torch.randn((), generator=generator)} for _ in range(8)]
+    rows = [
+        {"x": torch.randn(3, generator=generator), "labels": torch.randn((), generator=generator)} for _ in range(8)
+    ]
 
     def train(name, steps, resume=None, trainer=SAMTrainer):
         torch.manual_seed(0)

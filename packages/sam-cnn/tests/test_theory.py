@@ -108,7 +108,9 @@ def test_reference_loss_and_gradient_norm():
     assert float(net.weight.grad.norm()) == pytest.approx(0.571149609975, abs=1e-12)
 
 
-@pytest.mark.parametrize(("tau", "loss", "error"), [(0.0, 0.0662141986, 0), (0.05, 0.0700043384, 0), (0.2, 0.1450030998, 0.05)])
+@pytest.mark.parametrize(
+    ("tau", "loss", "error"), [(0.0, 0.0662141986, 0), (0.05, 0.0700043384, 0), (0.2, 0.1450030998, 0.05)]
+)
 def test_reference_losses_after_a_hundred_steps(tau, loss, error):
     weight, sample = reference()
     span = exact_span(weight, sample, 2)
@@ -168,7 +170,9 @@ def test_drawn_spans_have_the_law_of_full_space(tau, P, noise):
         with torch.no_grad():
             wrong = (net(test.patches(P, generator)).sign() != test.clean).double().mean()
         direct.append((wrong, decompose(span, end.coefficients).rho.max(), training_error(span, end)[0][0]))
-    for ours, theirs in zip((found.clean_error, found.rho, found.train_loss), map(torch.stack, zip(*direct, strict=True)), strict=True):
+    for ours, theirs in zip(
+        (found.clean_error, found.rho, found.train_loss), map(torch.stack, zip(*direct, strict=True)), strict=True
+    ):
         error = math.sqrt(float(ours.var()) / len(ours) + float(theirs.var()) / len(theirs))
         assert abs(float(ours.mean() - theirs.mean())) < 3.5 * error
 
@@ -256,7 +260,10 @@ def test_early_sam_switches_noise_neurons_off():
         (lambda: simulate([PatchData(n=3), PatchData(n=4)], Training(), [0]), "share n"),
         (lambda: phase_diagram(PatchData(), [100], [2.0, 1.0], Training(), [0]), "mu must rise"),
         (lambda: trace(PatchData(), Training(steps=5), [0], [6]), "recorded steps must be in 0..steps = 5, got 6"),
-        (lambda: exact_span(torch.zeros(2, 3, 9), draw_patches(PatchData(d=10), torch.Generator()), 2), "weight must be"),
+        (
+            lambda: exact_span(torch.zeros(2, 3, 9), draw_patches(PatchData(d=10), torch.Generator()), 2),
+            "weight must be",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_value(make, words):

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from sam_cnn.huggingface import SAMTrainerMixin
     from sam_cnn.network import TwoLayerCNN, logistic_loss
     from sam_cnn.patches import PatchData, PatchSample, draw_patches
-    from sam_cnn.phase import PhaseDiagram, boundary, boundary_constant, phase_diagram, slope, slope_interval, theoretical_boundary
+    from sam_cnn.phase import (
+        PhaseDiagram,
+        boundary,
+        boundary_constant,
+        phase_diagram,
+        slope,
+        slope_interval,
+        theoretical_boundary,
+    )
     from sam_cnn.sam import SAM, rho_from_lr
     from sam_cnn.second_pass import freeze_norm_stats
     from sam_cnn.simulation import Outcome, Record, Training, grid, simulate, tau_theory, trace
@@ -25,7 +33,15 @@ _MODULES = {
     "huggingface": ("SAMTrainerMixin",),
     "network": ("TwoLayerCNN", "logistic_loss"),
     "patches": ("PatchData", "PatchSample", "draw_patches"),
-    "phase": ("PhaseDiagram", "boundary", "boundary_constant", "phase_diagram", "slope", "slope_interval", "theoretical_boundary"),
+    "phase": (
+        "PhaseDiagram",
+        "boundary",
+        "boundary_constant",
+        "phase_diagram",
+        "slope",
+        "slope_interval",
+        "theoretical_boundary",
+    ),
     "sam": ("SAM", "rho_from_lr"),
     "second_pass": ("freeze_norm_stats",),
     "simulation": ("Outcome", "Record", "Training", "grid", "simulate", "tau_theory", "trace"),

@@ -57,7 +57,9 @@ def sam_step(
     def descend_on(batch: Batch, share: float) -> Tensor:
         loss = loss_fn(batch) * share
         if not loss.requires_grad:
-            raise ValueError("loss_fn returned a loss without a gradient: is the forward pass under no_grad, or frozen?")
+            raise ValueError(
+                "loss_fn returned a loss without a gradient: is the forward pass under no_grad, or frozen?"
+            )
         scaled = scaler.scale(loss) if scaler is not None else loss
         (backward or Tensor.backward)(scaled)
         return loss.detach()

@@ -5,7 +5,6 @@ w_{j,r} = w_{j,r}(0) + j gamma_{j,r} mu/|mu|^2 + (1/(P-1)) sum_i rho_{j,r,i} xi_
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,8 +1,8 @@
 """GD, SGD and SAM on the two-layer network, in the span form.
 
-    l'_i = -1 / (1 + exp(y_i f_i))
-    gradient on a batch of B:  sum_i l'_i j y_i [ yhat_i 1(<w, yhat_i mu> > 0) mu + copies 1(<w, xi_i> > 0) xi_i ] / (B m)
-    SAM:  W <- W - eta grad L(W + tau grad L(W) / ||grad L(W)||_F), both gradients on the same batch
+l'_i = -1 / (1 + exp(y_i f_i))
+gradient on a batch of B:  sum_i l'_i j y_i [ yhat_i 1(<w, yhat_i mu> > 0) mu + copies 1(<w, xi_i> > 0) xi_i ] / (B m)
+SAM:  W <- W - eta grad L(W + tau grad L(W) / ||grad L(W)||_F), both gradients on the same batch
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def sample_weights(schedule: Schedule, n: int, seeds: list[int]) -> Callable[[in
         InputError: if the batch is larger than n.
     """
     B = schedule.batch_size
-    if B is None or B == n:
+    if B is None or n == B:
         return lambda step: None
     if n < B:
         raise InputError(f"batch_size must be in 1..n = {n}, got {B}")
@@ -109,7 +109,9 @@ def train(
     """
     S, C = span.products.clone(), torch.zeros_like(span.products)
     gradient = _Gradient(span)
-    eta, tau = (torch.as_tensor(value, dtype=S.dtype, device=S.device).expand(len(S))[:, None, None] for value in (eta, tau))
+    eta, tau = (
+        torch.as_tensor(value, dtype=S.dtype, device=S.device).expand(len(S))[:, None, None] for value in (eta, tau)
+    )
     climbs = schedule.climbs if bool((tau > 0).any()) else 0
     for step in range(schedule.steps):
         weights = batches(step)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -145,7 +146,9 @@ def simulate(
     cells = [data] if isinstance(data, PatchData) else list(data)
     _check_alike(cells)
     runs = [(cell, seed) for cell in cells for seed in seeds]
-    parts = [_run(runs[first : first + size], training, torch.device(device)) for first, size in _chunks(runs, training)]
+    parts = [
+        _run(runs[first : first + size], training, torch.device(device)) for first, size in _chunks(runs, training)
+    ]
     return Outcome(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -176,7 +179,15 @@ def _run(runs: list[tuple[PatchData, int]], training: Training, device: torch.de
     p = torch.tensor([cell.p for cell in cells], dtype=torch.float64)
     loss, error = training_error(span, end)
     parts, found = decompose(span, end.coefficients), activity(span, end.products)
-    rest = (loss, error, parts.gamma.amax(-1), parts.rho.amax((-2, -1)), found.signal, found.noise, found.active_on_noise)
+    rest = (
+        loss,
+        error,
+        parts.gamma.amax(-1),
+        parts.rho.amax((-2, -1)),
+        found.signal,
+        found.noise,
+        found.active_on_noise,
+    )
     return clean, p + (1 - 2 * p) * clean, *(column.cpu() for column in rest)
 
 
@@ -201,7 +212,10 @@ def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequenc
             records.append(Record(step, activity(span, S), there, *largest))
 
     schedule = training.schedule()
-    rates = (torch.full((len(seeds),), value, dtype=torch.float64) for value in (training.eta_for(data), training.tau_for(data)))
+    rates = (
+        torch.full((len(seeds),), value, dtype=torch.float64)
+        for value in (training.eta_for(data), training.tau_for(data))
+    )
     end = train(span, schedule, *rates, sample_weights(schedule, data.n, list(seeds)), observe)
     clean = clean_test_error(span, end)
     loss, error = training_error(span, end)
@@ -216,3 +230,22 @@ def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequenc
 def grid(base: PatchData, d: Sequence[int], mu: Sequence[float]) -> list[PatchData]:
     """Cells with every d and |mu|, mu varying fastest."""
     return [replace(base, d=dimension, mu=length) for dimension in d for length in mu]
+
+
+def trainings_by_tau(taus: Sequence[str], **options: Any) -> dict[str, Training]:
+    """One training for each radius, named as in figures and tables.
+
+    Raises:
+        InputError: for a radius that is neither auto nor a number >= 0, none at all, or one given twice.
+    """
+    result = {}
+    for tau in taus:
+        training = Training(tau=tau, **options)
+        name = "SAM tau auto" if tau == "auto" else "GD" if float(tau) == 0 else f"SAM tau {float(tau):g}"
+        name = name.replace("GD", "SGD") if training.batch_size is not None else name
+        if name in result:
+            raise InputError(f"tau {tau} is given twice")
+        result[name] = training
+    if not result:
+        raise InputError("tau: no radius given")
+    return result

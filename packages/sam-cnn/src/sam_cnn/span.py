@@ -104,9 +104,7 @@ def smallest_dimension(data: PatchData, m: int) -> int:
     return data.n * data.noises + 2 * m + 2
 
 
-def draw_spans(
-    data: Sequence[PatchData], m: int, sigma_0: Sequence[float], seeds: Sequence[int], points: int
-) -> Span:
+def draw_spans(data: Sequence[PatchData], m: int, sigma_0: Sequence[float], seeds: Sequence[int], points: int) -> Span:
     """Draw one run for each (data, sigma_0, seed), equal in law to drawing in R^d with W(0) ~ N(0, sigma_0^2).
 
     A run's draws depend on its own data and seed only, not on the batch it is in, and not on the algorithm.
