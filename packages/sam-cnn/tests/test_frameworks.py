@@ -23,7 +23,7 @@ def split(data, sizes):
     return list(zip(data[0].split(sizes), data[1].split(sizes), strict=True))
 
 
-# -- GradScaler ---------------------------------------------------------------------------------------------------------
+# -- GradScaler
 
 
 @pytest.mark.parametrize("variant", ["sam", "gsam"])
@@ -111,7 +111,7 @@ def test_a_disabled_scaler_and_autocast_are_fine(data, make):
     assert optimizer.steps == 1
 
 
-# -- accumulation -------------------------------------------------------------------------------------------------------
+# -- accumulation
 
 
 def without_norm(model):
@@ -193,7 +193,7 @@ def test_bad_input_of_sam_step_is_named(data, make):
         sam_step(gsam, loss_on(model), [data], ascent="micro")
 
 
-# -- several processes --------------------------------------------------------------------------------------------------
+# -- several processes
 
 
 def _toy():
@@ -245,7 +245,7 @@ def test_ddp_processes_agree_and_global_ascent_is_the_single_process_step(two_pr
         assert torch.allclose(torch.tensor(found, dtype=torch.float64), reference.flatten(), atol=1e-12)
 
 
-# -- accelerate, torch.compile, transformers ----------------------------------------------------------------------------
+# -- accelerate, torch.compile, transformers
 
 
 def test_accelerate_prepares_it_steps_it_and_resumes(data, make, same, tmp_path):

@@ -293,7 +293,7 @@ def test_batch_norm_running_statistics_see_the_first_pass_only(data, make, momen
     model, optimizer, closure = make(data, rho=2.0, momentum=momentum)
     optimizer.model = model
     optimizer._reset_transients()
-    twin, plain, twin_closure = make(data, plain=True, momentum=momentum)
+    twin, _, twin_closure = make(data, plain=True, momentum=momentum)
     optimizer.step(closure)
     twin_closure()
     for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -337,7 +337,7 @@ def test_dropout_masks_are_replayed_and_the_stream_goes_on(data, make):
     for form in ("closure", "two calls"):
         model, optimizer, closure = make(data, dropout=0.5, rho=1e-12, same_rng=True)
         seen = []
-        model.drop.register_forward_hook(lambda _, i, o: seen.append(o == 0))
+        model.drop.register_forward_hook(lambda _, i, o, seen=seen: seen.append(o == 0))
         torch.manual_seed(3)
         if form == "closure":
             optimizer.step(closure)

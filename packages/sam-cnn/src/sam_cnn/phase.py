@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def phase_diagram(
     """
     if not d or not mu or not seeds:
         raise InputError("a phase diagram needs at least one d, one mu and one seed")
-    if any(later <= earlier for earlier, later in zip(mu, mu[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(mu)):
         raise InputError(f"mu must rise, got {list(mu)}")
     outcome = simulate(grid(base, d, mu), training, seeds, device)
     shape = (len(d), len(mu), len(seeds))

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sam_cnn.base import Variant, check_options, check_rho, make_base
 from sam_cnn.perturbation import (
     SMALLEST_NORM,
     Backup,
     all_finite,
     check_supported,
     global_norm,
+    gradients,
     reuse_direction,
     scale_for_asam,
     sharpness_direction,
@@ -30,9 +32,7 @@ from sam_cnn.perturbation import (
 from sam_cnn.second_pass import NormStatistics, RandomState
 
 log = logging.getLogger(__name__)
-Variant = Literal["sam", "gsam", "looksam"]
 Closure = Callable[[], Any]
-VARIANTS = ("sam", "gsam", "looksam")
 DEFAULT_ALPHA = {"sam": 0.0, "gsam": 0.4, "looksam": 0.7}
 
 
@@ -96,8 +96,8 @@ class SAM(torch.optim.Optimizer):
         check_finite: bool = True,
         **base_options: Any,
     ) -> None:
-        _check_options(rho, eta, variant, interval, alpha, norm_over)
-        self.base_optimizer = _make_base(params, base_optimizer, base_options)
+        check_options(rho, eta, variant, interval, alpha, norm_over)
+        self.base_optimizer = make_base(params, base_optimizer, base_options)
         # Optimizer.__init__ would build groups and state of its own; this sets up its hooks only.
         super().__setstate__({"defaults": {**self.base_optimizer.defaults, "rho": rho, "adaptive": adaptive}})
         self._warned_capturable_if_run_uncaptured = True
@@ -125,7 +125,7 @@ class SAM(torch.optim.Optimizer):
     # -- what belongs to the base optimiser ---------------------------------------------------------------------------
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override] # an attribute in torch
+    def param_groups(self) -> list[dict[str, Any]]:
         """The base optimiser's groups."""
         return self.base_optimizer.param_groups
 
@@ -134,7 +134,7 @@ class SAM(torch.optim.Optimizer):
         self.base_optimizer.param_groups = groups
 
     @property
-    def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override] # an attribute in torch
+    def state(self) -> defaultdict[Tensor, Any]:
         """The base optimiser's state."""
         return self.base_optimizer.state
 
@@ -154,7 +154,7 @@ class SAM(torch.optim.Optimizer):
     def _complete_group(self, group: dict[str, Any]) -> None:
         group.setdefault("rho", self.defaults["rho"])
         group.setdefault("adaptive", self.defaults["adaptive"])
-        _check_rho(group["rho"])
+        check_rho(group["rho"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or fill them with zeros."""
@@ -167,7 +167,7 @@ class SAM(torch.optim.Optimizer):
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def step(  # type: ignore[override] # torch's takes the closure only
+    def step(
         self,
         closure: Closure | None = None,
         *,
@@ -307,7 +307,7 @@ class SAM(torch.optim.Optimizer):
             offset += len(params)
         if self.norm_over == "all":
             still = [group["params"] for group in self.param_groups if group["rho"] == 0.0]
-            grads = grads + [param.grad for params in still for param in params if param.grad is not None]
+            grads = grads + gradients(param for params in still for param in params)
         return global_norm(grads)
 
     def _climb(self, groups: Any, buffers: list[Tensor], norm: float) -> None:
@@ -402,7 +402,7 @@ class SAM(torch.optim.Optimizer):
         if self.variant == "looksam":
             kept = [param for param in self._directions if param.grad is not None]
             if kept:
-                reuse_direction([param.grad for param in kept], [self._directions[param] for param in kept], self.alpha)
+                reuse_direction(gradients(kept), [self._directions[param] for param in kept], self.alpha)
 
     def _abort(self) -> None:
         """Leave a step that failed: the weights are those before it."""
@@ -443,7 +443,7 @@ class SAM(torch.optim.Optimizer):
 
     def _descent(self, params: list[Tensor], clip_norm: float | None) -> None:
         if self.last_skip is None and params and (self.check_finite or clip_norm is not None):
-            grads = [param.grad for param in params]
+            grads = gradients(params)
             finite = all_finite(grads) if clip_norm is None else math.isfinite(_clip(grads, clip_norm))
             if not finite:
                 self.last_skip = "the second pass's gradient is not finite"
@@ -458,7 +458,7 @@ class SAM(torch.optim.Optimizer):
             target.grad = torch.full_like(target, math.inf)
         elif clip_norm is not None:
             scaler.unscale_(self)
-            _clip([param.grad for param in params], clip_norm)
+            _clip(gradients(params), clip_norm)
         before = self.steps
         self._phase = "descending"
         scaler.step(self)
@@ -553,48 +553,7 @@ def rho_from_lr(optimizer: SAM, rho: tuple[float, float], lr: tuple[float, float
         raise ValueError(f"lr must be (lr_min, lr_max) with lr_max > lr_min, got {lr}")
     for group in optimizer.param_groups:
         group["rho"] = rho[0] + (rho[1] - rho[0]) * (float(group["lr"]) - lr[0]) / (lr[1] - lr[0])
-        _check_rho(group["rho"])
-
-
-def _make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
-    if isinstance(params, torch.optim.Optimizer):
-        if base is not None or options:
-            extra = base if base is not None else ", ".join(options)
-            raise ValueError(f"SAM(optimizer) takes no base optimiser and none of its options besides, got {extra}")
-        if isinstance(params, SAM):
-            raise ValueError("SAM around SAM: give the base optimiser itself")
-        return params
-    if base is None:
-        raise ValueError("SAM(params, base_optimizer, ...) needs a base optimiser, for example torch.optim.SGD")
-    if isinstance(base, torch.optim.Optimizer):
-        raise ValueError("base_optimizer is an instance: write SAM(optimizer, rho=...) without the parameters")
-    groups = params if isinstance(params, Tensor) else list(params)
-    unset = not {"foreach", "fused", "differentiable", "capturable"} & options.keys()
-    if unset and getattr(base, "__module__", "").startswith("torch.optim"):
-        try:  # the same arithmetic as torch's loop over tensors, with far less python
-            return base(groups, foreach=True, **options)
-        except TypeError:  # it has no such option
-            pass
-    return base(groups, **options)
-
-
-def _check_rho(rho: float) -> None:
-    if not (isinstance(rho, int | float) and math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be a finite number >= 0, got {rho}")
-
-
-def _check_options(rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str) -> None:
-    _check_rho(rho)
-    if not (math.isfinite(eta) and eta >= 0):
-        raise ValueError(f"eta must be a finite number >= 0, got {eta}")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if interval is not None and (not isinstance(interval, int) or interval < 1):
-        raise ValueError(f"interval must be an integer >= 1, got {interval}")
-    if alpha is not None and (variant == "sam" or not math.isfinite(alpha)):
-        raise ValueError(f"alpha belongs to gsam and looksam and must be finite, got {alpha} for {variant}")
-    if norm_over not in ("perturbed", "all"):
-        raise ValueError(f"norm_over must be perturbed or all, got {norm_over!r}")
+        check_rho(group["rho"])
 
 
 def _clip(grads: list[Tensor], limit: float) -> float:

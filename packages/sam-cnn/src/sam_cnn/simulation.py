@@ -11,9 +11,9 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from sam_cnn.alignment import Activity, activity, decompose
-from sam_cnn.dynamics import Schedule, sample_weights, train
+from sam_cnn.dynamics import Schedule, Trajectory, sample_weights, train
 from sam_cnn.patches import PatchData
-from sam_cnn.span import draw_spans, initial_std
+from sam_cnn.span import Span, draw_spans, initial_std
 from sam_cnn.test_error import clean_test_error, training_error
 
 CACHE_BYTES = 1 << 19
@@ -26,7 +26,7 @@ class Training:
     Args:
         m: filters of each sign.
         init: small, theorem, torch or a standard deviation (see `initial_std`).
-        eta: learning rate, or `auto` = 0.5 n m / ((P-1)^2 sigma_p^2 d), the scale at which noise is fitted in O(1) steps.
+        eta: learning rate, or `auto` = 0.5 n m / ((P-1)^2 sigma_p^2 d): noise is then fitted in O(1) steps.
         tau: radius of SAM, or `auto` = 0.5 m sqrt(B) / (P sigma_p sqrt d), the theorem's scale; 0 is GD or SGD.
         steps: in all.
         sam_steps: the first so many are SAM's, then plain steps; None for all.
@@ -149,7 +149,7 @@ def simulate(
     parts = [
         _run(runs[first : first + size], training, torch.device(device)) for first, size in _chunks(runs, training)
     ]
-    return Outcome(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return Outcome(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def _check_alike(cells: list[PatchData]) -> None:
@@ -167,7 +167,7 @@ def _chunks(runs: list[tuple[PatchData, int]], training: Training) -> list[tuple
     return [(first, size) for first in range(0, len(runs), size)]
 
 
-def _run(runs: list[tuple[PatchData, int]], training: Training, device: torch.device) -> tuple[Tensor, ...]:
+def _run(runs: list[tuple[PatchData, int]], training: Training, device: torch.device) -> Outcome:
     cells, seeds = [cell for cell, _ in runs], [seed for _, seed in runs]
     sigma_0 = [initial_std(training.init, cell) for cell in cells]
     span = draw_spans(cells, training.m, sigma_0, seeds, training.points).to(device)
@@ -175,20 +175,16 @@ def _run(runs: list[tuple[PatchData, int]], training: Training, device: torch.de
     tau = torch.tensor([training.tau_for(cell) for cell in cells], dtype=torch.float64)
     schedule = training.schedule()
     end = train(span, schedule, eta, tau, sample_weights(schedule, cells[0].n, seeds))
-    clean = clean_test_error(span, end).cpu()
     p = torch.tensor([cell.p for cell in cells], dtype=torch.float64)
+    return _measure(span, end, p)
+
+
+def _measure(span: Span, end: Trajectory, p: Tensor) -> Outcome:
+    clean = clean_test_error(span, end).cpu()
     loss, error = training_error(span, end)
     parts, found = decompose(span, end.coefficients), activity(span, end.products)
-    rest = (
-        loss,
-        error,
-        parts.gamma.amax(-1),
-        parts.rho.amax((-2, -1)),
-        found.signal,
-        found.noise,
-        found.active_on_noise,
-    )
-    return clean, p + (1 - 2 * p) * clean, *(column.cpu() for column in rest)
+    columns = (loss, error, parts.gamma.amax(-1), parts.rho.amax((-2, -1)), found.signal, found.noise)
+    return Outcome(clean, p + (1 - 2 * p) * clean, *(c.cpu() for c in (*columns, found.active_on_noise)))
 
 
 def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequence[int]) -> tuple[Outcome, list[Record]]:
@@ -212,19 +208,9 @@ def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequenc
             records.append(Record(step, activity(span, S), there, *largest))
 
     schedule = training.schedule()
-    rates = (
-        torch.full((len(seeds),), value, dtype=torch.float64)
-        for value in (training.eta_for(data), training.tau_for(data))
-    )
-    end = train(span, schedule, *rates, sample_weights(schedule, data.n, list(seeds)), observe)
-    clean = clean_test_error(span, end)
-    loss, error = training_error(span, end)
-    parts, found = decompose(span, end.coefficients), activity(span, end.products)
-    outcome = Outcome(
-        clean, data.noisy(clean), loss, error, parts.gamma.amax(-1), parts.rho.amax((-2, -1)), found.signal, found.noise,
-        found.active_on_noise,
-    )  # fmt: skip
-    return outcome, records
+    batches = sample_weights(schedule, data.n, list(seeds))
+    end = train(span, schedule, training.eta_for(data), training.tau_for(data), batches, observe)
+    return _measure(span, end, torch.full((len(seeds),), data.p, dtype=torch.float64)), records
 
 
 def grid(base: PatchData, d: Sequence[int], mu: Sequence[float]) -> list[PatchData]:

@@ -1,14 +1,15 @@
 """The span form: every iterate is W(0) + C V with V = [mu; xi_1; ...], so inner products are all that is needed.
 
-With S = W V^T and G = V V^T, a gradient C' V moves S by C' G and has the squared Frobenius norm <C', C' G>. Nothing in a
-step depends on d. What is d-dimensional can either be given (`exact_span`) or be drawn equal in law at a cost that does not
-depend on d (`draw_spans`): the noise Gram matrix is a Bartlett triangle, W(0) is iid Gaussian in the basis of the span, and
-its orthogonal complement, which never moves, meets test points only through another Bartlett triangle.
+With S = W V^T and G = V V^T, a gradient C' V moves S by C' G and has the squared Frobenius norm <C', C' G>. Nothing in
+a step depends on d. What is d-dimensional can either be given (`exact_span`) or be drawn equal in law at a cost that
+does not depend on d (`draw_spans`): the noise Gram matrix is a Bartlett triangle, W(0) is iid Gaussian in the basis of
+the span, and its orthogonal complement, which never moves, meets test points only through another Bartlett triangle.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,9 @@ class Span:
 
     def to(self, device: torch.device) -> "Span":
         """The same on a device."""
-        moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {
+            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -77,7 +80,7 @@ def exact_span(weight: Float[Tensor, "2 m d"], sample: PatchSample, P: int) -> S
     Raises:
         InputError: if the shapes do not belong together.
     """
-    n, q, d = sample.xi.shape
+    _, q, d = sample.xi.shape
     if weight.dim() != 3 or weight.shape[0] != 2 or weight.shape[2] != d or sample.mu.shape != (d,):
         raise InputError(
             f"weight must be (2, m, {d}) and mu ({d},), got {tuple(weight.shape)} and {tuple(sample.mu.shape)}"

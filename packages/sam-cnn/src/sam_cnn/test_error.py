@@ -36,6 +36,7 @@ def _wrong(margin: Float[Tensor, "run points"]) -> Float[Tensor, "run"]:
 
 def training_error(span: Span, end: Trajectory) -> tuple[Float[Tensor, "run"], Float[Tensor, "run"]]:
     """Loss and error on the training set, against the observed labels; NaN where training diverged."""
-    margin = sum(outputs(span, end.products))
+    signal, noise = outputs(span, end.products)
+    margin = signal + noise
     loss = torch.nn.functional.softplus(-margin).mean(-1)
     return loss, torch.where(margin.isfinite().all(-1), (margin <= 0).double().mean(-1), torch.nan)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def simulate_cell(
         outcome = simulate(data, training, seeds, place)
         rows.append({"algorithm": name, **{key: float(value.mean()) for key, value in vars(outcome).items()}})
         rows[-1]["error_se"] = float(outcome.clean_error.std() / math.sqrt(len(seeds))) if len(seeds) > 1 else math.nan
-    result = {"snr": data.signal_noise_ratio(), "runs": len(seeds), "rows": rows}
-    settings = {"verb": "simulate", "data": asdict(data), "seeds": [seeds.start, seeds.stop]}
+    result: dict[str, Any] = {"snr": data.signal_noise_ratio(), "runs": len(seeds), "rows": rows}
+    settings: dict[str, Any] = {"verb": "simulate", "data": asdict(data), "seeds": [seeds.start, seeds.stop]}
     settings["trainings"] = {name: asdict(training) for name, training in trainings.items()}
     _deliver(result, {}, settings, out, "simulate", as_json)
 
@@ -111,11 +111,20 @@ def phase(
     if not 0 < level < 0.5:
         raise InputError(f"level must be in (0, 0.5), got {level}")
     place = resolve_device(device)
-    settings = {"verb": "phase", "data": asdict(base), "d": d, "mu": mu, "seeds": [seeds.start, seeds.stop]}
+    settings: dict[str, Any] = {
+        "verb": "phase",
+        "data": asdict(base),
+        "d": d,
+        "mu": mu,
+        "seeds": [seeds.start, seeds.stop],
+    }
     settings |= {"level": level, "trainings": {name: asdict(training) for name, training in trainings.items()}}
     for dimension in d:  # bad input shows before anything is written
-        PatchData(**{**asdict(base), "d": dimension})
-    phase_diagram(base, d[:1], mu, next(iter(trainings.values())), seeds[:1])
+        replace(base, d=dimension)
+    for training in trainings.values():
+        phase_diagram(base, [min(d)], mu[:1], replace(training, steps=1, sam_steps=None), seeds[:1])
+    if sorted(set(mu)) != mu:
+        raise InputError(f"mu must rise, got {mu}")
     with RunFolder(out, package=PACKAGE, settings=settings) as folder:
         log.info("phase: %d cells, %d runs each, on %s", len(d) * len(mu), len(seeds), describe_device(place))
         diagrams = {
@@ -161,7 +170,7 @@ def _phase_result(base: PatchData, diagrams: dict[str, PhaseDiagram], level: flo
     rows = [
         {"algorithm": name, "d": one.d[i], "mu": one.mu[j], "error": float(one.mean()[i, j]),
          "error_noisy": float(base.noisy(one.mean()[i, j])), "train_error": float(one.train_error[i, j].mean()),
-         "snr": PatchData(**{**asdict(base), "d": one.d[i], "mu": one.mu[j]}).signal_noise_ratio()}
+         "snr": replace(base, d=one.d[i], mu=one.mu[j]).signal_noise_ratio()}
         for name, one in diagrams.items() for i in range(len(one.d)) for j in range(len(one.mu))
     ]  # fmt: skip
     result = {"benign_fraction": fractions, "slope": slopes, "slope_interval": intervals, "constant": constants}
@@ -178,7 +187,7 @@ def show_mechanism(
 ) -> None:
     """GD beside SAM-then-GD, step by step."""
     found = compare_mechanism(data, training, seeds, at)
-    ends = {}
+    ends: dict[str, float] = {}
     for name, outcome in (("gd", found.gd), ("sam", found.sam)):
         ends |= {f"{name}_error": float(outcome.clean_error.mean()), f"{name}_loss": float(outcome.train_loss.mean())}
     result = {"tau": training.tau_for(data), "eta": training.eta_for(data), **ends, "rows": found.rows()}
@@ -188,9 +197,7 @@ def show_mechanism(
     _deliver(result, {"mechanism": figures.mechanism(found.rows(), switch)}, settings, out, "mechanism", as_json)
 
 
-def train(
-    data: str, label_noise: float, root: str | None, fit: Fit, out: str, device: str, as_json: bool, keep: int = 1
-) -> None:
+def train(data: str, label_noise: float, root: str | None, fit: Fit, out: str, device: str, as_json: bool) -> None:
     """Train a classifier on real images; the same command goes on where it was interrupted, to the same bits."""
     check_seed(fit.seed)
     place = resolve_device(device)
@@ -207,14 +214,14 @@ def train(
         )
 
         def after(reached: Progress) -> None:
-            if reached.epoch % keep == 0 or reached.epoch == fit.epochs:
-                save_checkpoint(path, model, optimizer, reached)
             row = dict(reached.history[-1])
+            # before the checkpoint: a line that a kill left too far ahead is rewound, one that is missing is lost
             folder.metrics.write(int(row.pop("epoch")), **row)
+            save_checkpoint(path, model, optimizer, reached)
 
         fit_classifier(fit, splits, model, optimizer, state, after)
         found = measure(model, splits, test=True)
-        result = {"optimizer": fit.optimizer, "rho": fit.radius, "skipped": optimizer.skipped, **found}
+        result: dict[str, Any] = {"optimizer": fit.optimizer, "rho": fit.radius, "skipped": optimizer.skipped, **found}
         result["rows"] = state.history
         write_result(folder, result, {"training": figures.training_curves({fit.optimizer: [state.history]})})
-    show({**result, "rows": state.history[-5:]}, "train, last epochs", as_json)
+    show(result if as_json else {**result, "rows": state.history[-5:]}, "train, last epochs", as_json)

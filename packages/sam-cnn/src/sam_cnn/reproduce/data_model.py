@@ -86,7 +86,7 @@ def sgd_slope(context: Context) -> Measurement:
     curve = boundary(diagram.mu, diagram.mean())
     measured = slope(torch.tensor(d, dtype=torch.float64), curve)
     figure = figures.boundaries(d, {"GD": curve}, {"GD": measured})
-    note = f"{count} seeds a cell, d = {d[0]} .. {d[-1]}, full batch, n = 20, m = 10, P = 2; interval by resampling seeds. "
+    note = f"{count} seeds a cell, d = {d[0]} .. {d[-1]}, n = 20, m = 10, P = 2; interval by resampling seeds. "
     return Measurement(
         measured, abs(measured - 0.25) <= 0.03, slope_interval(diagram), note + MEMORY,
         (context.save_figure("sgd-boundary", figure),),
@@ -157,7 +157,7 @@ def sam_slope(context: Context) -> Measurement:
     figure = figures.boundaries(both["GD"].d, curves, slopes)
     note = (
         "tau = 0.5 m sqrt(n)/(P sqrt d), sigma_0 = 0.3/(P sqrt d), eta = 0.5 n m/d, "
-        f"{SAM_STEPS} SAM steps and 200 of GD; one setting, fixed beforehand; {both['GD'].errors.shape[-1]} seeds a cell. "
+        f"{SAM_STEPS} SAM steps, 200 of GD; one setting, fixed beforehand; {both['GD'].errors.shape[-1]} seeds a cell. "
     )
     return Measurement(
         {"SAM": slopes["SAM then GD"], "GD": slopes["GD"]},
@@ -170,7 +170,7 @@ def sam_slope(context: Context) -> Measurement:
 
 @claims.add(
     "benign-where-harmful",
-    statement="With fitted training labels, 10 % of them flipped, SAM's test error is near p where SGD's is p + 0.1 at least.",
+    statement="With fitted training labels SAM's test error is near p where SGD's is p + 0.1 at least.",
     where="Theorems on SGD and SAM",
     quantity="test error against observed labels, minus p, at the largest d, |mu| = 4, p = 0.1; and training errors",
     expected="GD >= 0.1, SAM <= 0.05, training errors 0",
@@ -218,8 +218,8 @@ def heat_map(context: Context) -> Measurement:
     constant = boundary_constant(torch.tensor(d, dtype=torch.float64), curve, base)
     figure = figures.heat_maps(maps, base, constant)
     note = "Parts: " + ", ".join(f"{name} {float(value.mean()):.3f}" for name, value in parts.items())
-    note += f"; training error {fitted:g}; {len(chosen)} seeds. Start with torch's variance, eta 0.01, 100 full-batch steps: "
-    note += "grid, seeds and batch size of the paper's figure are not known to us."
+    note += f"; training error {fitted:g}; {len(chosen)} seeds. Start with torch's variance, eta 0.01, 100 full-batch "
+    note += "steps: grid, seeds and batch size of the paper's figure are not known to us."
     measured = float(gain.mean())
     return Measurement(measured, low > 0 and fitted == 0, (low, high), note, (context.save_figure("heat-map", figure),))
 
@@ -251,7 +251,8 @@ def noise_prevented(context: Context) -> Measurement:
     }
     note = (
         f"eta 0.01, tau 0.112, start 0.3/(P sqrt d), {len(ratios['SAM'])} seeds, one setting. Final test error GD "
-        f"{float(found.gd.clean_error.mean()):.4f}, SAM then GD {float(found.sam.clean_error.mean()):.4f}. The interval is SAM's."
+        f"{float(found.gd.clean_error.mean()):.4f}, SAM then GD {float(found.sam.clean_error.mean()):.4f}. "
+        "The interval is SAM's."
     )
     figure = context.save_figure("mechanism", figures.mechanism(found.rows(), 500))
     holds = measured["GD"] > 1 > measured["SAM"]

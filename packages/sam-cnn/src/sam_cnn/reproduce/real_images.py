@@ -104,7 +104,8 @@ def digits_sam_then_sgd(context: Context) -> Measurement:
     interval = mean_interval(gain)
     note = (
         f"SGD {_mean(sgd, 'test'):.1f} % (memorised {_mean(sgd, 'memorised'):.0f} %), switched "
-        f"{_mean(switched, 'test'):.1f} % ({_mean(switched, 'memorised'):.0f} %); {len(chosen)} seeds, rho 0.2, one setting. "
+        f"{_mean(switched, 'test'):.1f} % ({_mean(switched, 'memorised'):.0f} %); {len(chosen)} seeds, rho 0.2, "
+        "one setting. "
         "The theorem is about its data model; on digits SGD goes on to memorise every wrong label."
     )
     holds = None if context.scale == "smoke" else interval[0] > 0
@@ -130,6 +131,7 @@ def digits_clean_large_rho(context: Context) -> Measurement:
     means = {rho: sum(values) / len(values) for rho, values in gains.items()}
     worst = min(means, key=lambda rho: means[rho])
     shown = ", ".join(f"rho {rho:g}: {value:+.1f}" for rho, value in means.items())
-    note = f"SGD {_mean(sgd, 'test'):.1f} %; {shown}; {len(chosen)} seeds, {fit.epochs} epochs. The interval is that of rho {worst:g}."
+    note = f"SGD {_mean(sgd, 'test'):.1f} %; {shown}; {len(chosen)} seeds, {fit.epochs} epochs. "
+    note += f"The interval is that of rho {worst:g}."
     holds = None if context.scale == "smoke" else means[worst] >= -1
     return Measurement(means[worst], holds, mean_interval(gains[worst]), note)

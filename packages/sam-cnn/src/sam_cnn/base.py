@@ -1,0 +1,58 @@
+"""The base optimiser of a SAM, and the checks of its options."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Variant = Literal["sam", "gsam", "looksam"]
+VARIANTS = ("sam", "gsam", "looksam")
+
+
+def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """The given optimiser, or one of the class `base`; a torch optimiser works on whole lists of tensors by default.
+
+    Raises:
+        ValueError: for a combination of arguments that has no meaning.
+    """
+    if isinstance(params, torch.optim.Optimizer):
+        if base is not None or options:
+            extra = base if base is not None else ", ".join(options)
+            raise ValueError(f"SAM(optimizer) takes no base optimiser and none of its options besides, got {extra}")
+        if hasattr(params, "base_optimizer"):
+            raise ValueError("SAM around SAM: give the base optimiser itself")
+        return params
+    if base is None:
+        raise ValueError("SAM(params, base_optimizer, ...) needs a base optimiser, for example torch.optim.SGD")
+    if isinstance(base, torch.optim.Optimizer):
+        raise ValueError("base_optimizer is an instance: write SAM(optimizer, rho=...) without the parameters")
+    groups = params if isinstance(params, Tensor) else list(params)
+    unset = not {"foreach", "fused", "differentiable", "capturable"} & options.keys()
+    if unset and getattr(base, "__module__", "").startswith("torch.optim"):
+        try:  # the same arithmetic as torch's loop over tensors, with far less python
+            return base(groups, foreach=True, **options)
+        except TypeError:  # it has no such option
+            pass
+    return base(groups, **options)
+
+
+def check_rho(rho: float) -> None:
+    """Refuse a radius that is negative or not finite."""
+    if not (isinstance(rho, int | float) and math.isfinite(rho) and rho >= 0):
+        raise ValueError(f"rho must be a finite number >= 0, got {rho}")
+
+
+def check_options(rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str) -> None:
+    """Refuse options of `SAM` that cannot be."""
+    check_rho(rho)
+    if not (math.isfinite(eta) and eta >= 0):
+        raise ValueError(f"eta must be a finite number >= 0, got {eta}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    if interval is not None and (not isinstance(interval, int) or interval < 1):
+        raise ValueError(f"interval must be an integer >= 1, got {interval}")
+    if alpha is not None and (variant == "sam" or not math.isfinite(alpha)):
+        raise ValueError(f"alpha belongs to gsam and looksam and must be finite, got {alpha} for {variant}")
+    if norm_over not in ("perturbed", "all"):
+        raise ValueError(f"norm_over must be perturbed or all, got {norm_over!r}")
