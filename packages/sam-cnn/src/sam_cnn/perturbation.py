@@ -45,13 +45,12 @@ def gradients(params: Iterable[Tensor]) -> Tensors:
 
 def all_finite(tensors: Tensors) -> bool:
     """Whether no element is infinite or NaN."""
-    if len({(tensor.dtype, tensor.device) for tensor in tensors}) == 1 and type(tensors[0]) is Tensor:
-        device = tensors[0].device
-        if tensors[0].is_floating_point() and device.type in ("cpu", "cuda"):
-            # GradScaler's kernel, with a scale of 1: one call for all, and cheaper than a norm
-            found = torch.zeros((), device=device)
-            torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, torch.ones((), device=device))
-            return not found.item()
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) == 1 and dtypes.pop().is_floating_point and all([tensor.is_cpu for tensor in tensors]):  # noqa: C419
+        # GradScaler's kernel with a scale of 1: one call for all, on a CPU several times cheaper than a norm
+        found, one = torch.zeros(()), torch.ones(())
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, one)
+        return not found.item()
     return math.isfinite(global_norm(tensors))
 
 

@@ -287,13 +287,9 @@ class SAM(torch.optim.Optimizer):
         for group in self.param_groups:
             if group["rho"] == 0.0:
                 continue
-            params, grads = [], []
-            for param in group["params"]:
-                grad = param.grad
-                if grad is not None:
-                    params.append(param)
-                    grads.append(grad)
-            if any(grad.is_sparse for grad in grads) or group["adaptive"]:
+            params = [param for param in group["params"] if param.grad is not None]
+            grads = gradients(params)
+            if group["adaptive"] or any([grad.is_sparse for grad in grads]):  # noqa: C419 - the faster here
                 check_supported(grads, group["adaptive"])
             result.append((group, params, grads))
         return result
