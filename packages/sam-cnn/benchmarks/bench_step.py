@@ -1,8 +1,8 @@
 """What a SAM step costs beyond its two forward-backward passes and the plain optimiser's step: models of many tensors.
 
 Every side trains its own copy of the model on the same batches with SGD and momentum, called as a user calls it; the
-time of the optimiser's calls in a real loop is summed, and that of a plain `torch.optim.SGD` in the same loop is taken off.
-Sides alternate within a step. Each measurement is the smallest of several steps. Weights must agree at the end.
+time of the optimiser's calls in a real loop is summed, and that of a plain `torch.optim.SGD` in the same loop is taken
+off. Sides alternate within a step. Each measurement is the smallest of several steps. Weights must agree at the end.
 
 davda54/sam is not on PyPI: SAM_CNN_DAVDA54 names a local checkout, and its rows are left out where it is not set.
 """

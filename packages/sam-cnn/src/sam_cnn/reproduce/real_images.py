@@ -90,23 +90,23 @@ def mnist_label_noise(context: Context) -> Measurement:
     "digits-sam-then-sgd",
     statement="SAM in the first stage, then SGD until the labels are fitted, keeps SAM's advantage.",
     where="Algorithm of the theorem on SAM, carried over to real images",
-    quantity="test accuracy of SAM for the first third of the epochs, then SGD, minus SGD; digits, 40 % wrong labels",
+    quantity="test accuracy of SAM for the first quarter of the epochs, then SGD, minus SGD; digits, 20 % wrong labels",
     expected="> 0, 95 % interval without 0",
 )
 def digits_sam_then_sgd(context: Context) -> Measurement:
-    """The theorem's algorithm on digits, run until SGD has memorised the wrong labels."""
-    epochs = context.at(2, 60, 60)
+    """The theorem's algorithm on digits, run until the wrong labels are memorised, as its statement asks."""
+    epochs = context.at(2, 80, 120)
     fit = Fit(epochs=epochs, rho=0.2)
     chosen = seeds(context, context.at(2, 3, 10))
-    sgd = _runs("digits", 0.4, replace(fit, optimizer="sgd"), chosen)
-    switched = _runs("digits", 0.4, replace(fit, sam_epochs=epochs // 3), chosen)
+    sgd = _runs("digits", 0.2, replace(fit, optimizer="sgd"), chosen)
+    switched = _runs("digits", 0.2, replace(fit, sam_epochs=epochs // 4), chosen)
     gain = [b["test"] - a["test"] for a, b in zip(sgd, switched, strict=True)]
     interval = mean_interval(gain)
     note = (
         f"SGD {_mean(sgd, 'test'):.1f} % (memorised {_mean(sgd, 'memorised'):.0f} %), switched "
         f"{_mean(switched, 'test'):.1f} % ({_mean(switched, 'memorised'):.0f} %); {len(chosen)} seeds, rho 0.2, "
-        "one setting. "
-        "The theorem is about its data model; on digits SGD goes on to memorise every wrong label."
+        f"{epochs} epochs. Two settings were tried: with 40 % wrong labels and 60 epochs, a third of them SAM's, the "
+        "switched runs had not memorised all wrong labels yet and were still ahead. The theorem is about its data model."
     )
     holds = None if context.scale == "smoke" else interval[0] > 0
     return Measurement(sum(gain) / len(gain), holds, interval, note)
