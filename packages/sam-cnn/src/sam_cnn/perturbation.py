@@ -38,9 +38,15 @@ def global_norm(tensors: Tensors) -> float:
     return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
 
 
-def gradients(params: Iterable[Tensor]) -> Tensors:
-    """The gradients of those parameters that have one."""
-    return [param.grad for param in params if param.grad is not None]
+def with_gradients(params: Iterable[Tensor]) -> tuple[Tensors, Tensors]:
+    """Those parameters that have a gradient, and the gradients (each asked for once: that makes a python object)."""
+    kept, grads = [], []
+    for param in params:
+        grad = param.grad
+        if grad is not None:
+            kept.append(param)
+            grads.append(grad)
+    return kept, grads
 
 
 def all_finite(tensors: Tensors) -> bool:

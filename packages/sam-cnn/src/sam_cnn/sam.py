@@ -23,11 +23,11 @@ from sam_cnn.perturbation import (
     all_finite,
     check_supported,
     global_norm,
-    gradients,
     reuse_direction,
     scale_for_asam,
     sharpness_direction,
     surrogate_gap_direction,
+    with_gradients,
 )
 from sam_cnn.second_pass import NormStatistics, RandomState
 
@@ -287,8 +287,7 @@ class SAM(torch.optim.Optimizer):
         for group in self.param_groups:
             if group["rho"] == 0.0:
                 continue
-            params = [param for param in group["params"] if param.grad is not None]
-            grads = gradients(params)
+            params, grads = with_gradients(group["params"])
             if group["adaptive"] or any([grad.is_sparse for grad in grads]):  # noqa: C419 - the faster here
                 check_supported(grads, group["adaptive"])
             result.append((group, params, grads))
@@ -303,7 +302,7 @@ class SAM(torch.optim.Optimizer):
             offset += len(params)
         if self.norm_over == "all":
             still = [group["params"] for group in self.param_groups if group["rho"] == 0.0]
-            grads = grads + gradients(param for params in still for param in params)
+            grads = grads + with_gradients(param for params in still for param in params)[1]
         return global_norm(grads)
 
     def _climb(self, groups: Any, buffers: list[Tensor], norm: float) -> None:
@@ -396,9 +395,9 @@ class SAM(torch.optim.Optimizer):
 
     def _reuse_direction(self) -> None:
         if self.variant == "looksam":
-            kept = [param for param in self._directions if param.grad is not None]
+            kept, grads = with_gradients(self._directions)
             if kept:
-                reuse_direction(gradients(kept), [self._directions[param] for param in kept], self.alpha)
+                reuse_direction(grads, [self._directions[param] for param in kept], self.alpha)
 
     def _abort(self) -> None:
         """Leave a step that failed: the weights are those before it."""
@@ -423,11 +422,11 @@ class SAM(torch.optim.Optimizer):
         """
         if self._phase != "restored":
             self.restore()
-        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        grads = with_gradients(param for group in self.param_groups for param in group["params"])[1]
         if scaler is not None and scaler.is_enabled():
-            self._scaled_descent(scaler, params, clip_norm)
+            self._scaled_descent(scaler, grads, clip_norm)
         else:
-            self._descent(params, clip_norm)
+            self._descent(grads, clip_norm)
         if zero_grad:
             self.zero_grad()
         self._opt_called = True  # for learning-rate schedulers, which watch step()
@@ -437,9 +436,8 @@ class SAM(torch.optim.Optimizer):
         self._phase = "idle"
         return self.last_skip is None
 
-    def _descent(self, params: list[Tensor], clip_norm: float | None) -> None:
-        if self.last_skip is None and params and (self.check_finite or clip_norm is not None):
-            grads = gradients(params)
+    def _descent(self, grads: list[Tensor], clip_norm: float | None) -> None:
+        if self.last_skip is None and grads and (self.check_finite or clip_norm is not None):
             finite = all_finite(grads) if clip_norm is None else math.isfinite(_clip(grads, clip_norm))
             if not finite:
                 self.last_skip = "the second pass's gradient is not finite"
@@ -447,14 +445,14 @@ class SAM(torch.optim.Optimizer):
             self.base_optimizer.step()
             self._done()
 
-    def _scaled_descent(self, scaler: Any, params: list[Tensor], clip_norm: float | None) -> None:
+    def _scaled_descent(self, scaler: Any, grads: list[Tensor], clip_norm: float | None) -> None:
         if self.last_skip is not None:
             # the scaler learns of the first pass's overflow by meeting one
-            target = params[0] if params else self.param_groups[0]["params"][0]
+            target = self.param_groups[0]["params"][0]
             target.grad = torch.full_like(target, math.inf)
         elif clip_norm is not None:
             scaler.unscale_(self)
-            _clip(gradients(params), clip_norm)
+            _clip(grads, clip_norm)
         before = self.steps
         self._phase = "descending"
         scaler.step(self)
