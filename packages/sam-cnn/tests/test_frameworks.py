@@ -387,3 +387,26 @@ def test_the_trainer_mixin_drops_a_non_finite_micro_batch(make, data):
     trainer.training_step(model, {"batch": bad})
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), good, strict=True))
     assert trainer.sam.skipped == 1
+
+
+def test_steps_with_one_pass_are_exchanged_between_processes_too(data, make):
+    """Under sync_ascent=False only a pass that is followed by another may stay local."""
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.local = inner, 0
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def no_sync(self):
+            self.local += 1
+            return torch.enable_grad()
+
+    model, _, _ = make(data)
+    wrapped = Wrapped(model)
+    optimizer = SAM(wrapped.parameters(), torch.optim.SGD, lr=0.1, model=wrapped, sync_ascent=False, interval=2)
+    for expected in (1, 1, 2, 2):
+        sam_step(optimizer, loss_on(wrapped), [data])
+        assert wrapped.local == expected

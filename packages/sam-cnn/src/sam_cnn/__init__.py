@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sam_cnn.accumulation import sam_step
     from sam_cnn.alignment import Activity, Decomposition, activity, decompose
+    from sam_cnn.base import rho_from_lr
     from sam_cnn.dynamics import Schedule, Trajectory, outputs, sample_weights
     from sam_cnn.dynamics import train as train_span
     from sam_cnn.huggingface import SAMTrainerMixin
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         slope_interval,
         theoretical_boundary,
     )
-    from sam_cnn.sam import SAM, rho_from_lr
+    from sam_cnn.sam import SAM
     from sam_cnn.second_pass import freeze_norm_stats
     from sam_cnn.simulation import Outcome, Record, Training, grid, simulate, tau_theory, trace
     from sam_cnn.span import Span, draw_spans, exact_span, initial_std, span_vectors
@@ -42,7 +43,8 @@ _MODULES = {
         "slope_interval",
         "theoretical_boundary",
     ),
-    "sam": ("SAM", "rho_from_lr"),
+    "base": ("rho_from_lr",),
+    "sam": ("SAM",),
     "second_pass": ("freeze_norm_stats",),
     "simulation": ("Outcome", "Record", "Training", "grid", "simulate", "tau_theory", "trace"),
     "span": ("Span", "draw_spans", "exact_span", "initial_std", "span_vectors"),

@@ -52,6 +52,8 @@ def sam_step(
     """
     if not micro_batches:
         raise ValueError("micro_batches is empty: a step needs at least one")
+    if ascent == "micro" and optimizer.variant != "sam":
+        raise ValueError(f"ascent='micro' is m-SAM and goes with variant 'sam', not {optimizer.variant!r}")
     shares = _shares(micro_batches, weights)
 
     def descend_on(batch: Batch, share: float) -> Tensor:
@@ -64,9 +66,9 @@ def sam_step(
         (backward or Tensor.backward)(scaled)
         return loss.detach()
 
-    if ascent == "micro":
+    if ascent == "micro" and optimizer.climbs:
         return _micro(optimizer, descend_on, micro_batches, shares, scaler, clip_norm)
-    if ascent != "full":
+    if ascent not in ("full", "micro"):
         raise ValueError(f"ascent must be full or micro, got {ascent!r}")
 
     def closure() -> float:
@@ -82,8 +84,6 @@ def sam_step(
 def _micro(
     optimizer: SAM, descend_on: Any, micro_batches: Sequence[Any], shares: list[float], scaler: Any, clip: float | None
 ) -> float:
-    if optimizer.variant != "sam":
-        raise ValueError(f"ascent='micro' is m-SAM and goes with variant 'sam', not {optimizer.variant!r}")
     params = [param for group in optimizer.param_groups for param in group["params"]]
     held: list[Tensor | None] = [None] * len(params)
     total, skipped = 0.0, None

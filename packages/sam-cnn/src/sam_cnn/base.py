@@ -56,3 +56,23 @@ def check_options(rho: float, eta: float, variant: str, interval: int | None, al
         raise ValueError(f"alpha belongs to gsam and looksam and must be finite, got {alpha} for {variant}")
     if norm_over not in ("perturbed", "all"):
         raise ValueError(f"norm_over must be perturbed or all, got {norm_over!r}")
+
+
+def rho_from_lr(optimizer: torch.optim.Optimizer, rho: tuple[float, float], lr: tuple[float, float]) -> None:
+    """GSAM's radius tied to the learning rate: rho_t = rho_min + (rho_max - rho_min)(lr_t - lr_min)/(lr_max - lr_min).
+
+    Call it after the learning-rate scheduler.
+
+    Args:
+        optimizer: whose groups' rho is set.
+        rho: rho_min, rho_max.
+        lr: lr_min, lr_max of the schedule.
+
+    Raises:
+        ValueError: unless lr_max > lr_min.
+    """
+    if not lr[1] > lr[0]:
+        raise ValueError(f"lr must be (lr_min, lr_max) with lr_max > lr_min, got {lr}")
+    for group in optimizer.param_groups:
+        group["rho"] = rho[0] + (rho[1] - rho[0]) * (float(group["lr"]) - lr[0]) / (lr[1] - lr[0])
+        check_rho(group["rho"])

@@ -27,6 +27,8 @@ def heat_maps(diagrams: Mapping[str, PhaseDiagram], base: PatchData, constant: f
         axis.set(title=name, xlabel="d", ylim=(min(diagram.mu), max(diagram.mu)))
         if max(diagram.d) > 50 * min(diagram.d):
             axis.set_xscale("log")
+        else:
+            axis.locator_params(axis="x", nbins=5)
     axes[0].set_ylabel(r"$|\mu|$")
     axes[0].legend(loc="upper left", fontsize=7)
     figure.colorbar(image, ax=list(axes), label="clean test error")
@@ -58,6 +60,7 @@ def mechanism(rows: Sequence[Mapping[str, Any]], switch: int) -> Figure:
     for axis in (left, right):
         axis.axvline(switch, color="0.7", lw=1)
         axis.set_xscale("symlog", linthresh=10)
+        axis.set_xlim(0, steps[-1])
         axis.set_xlabel("step (SAM until the grey line)")
         axis.legend(fontsize=7)
     left.set_ylabel("mean part of y f on the training set")

@@ -31,6 +31,8 @@ class SAMTrainerMixin:
         """Two passes of the Trainer's own step on the same inputs, the second at the perturbed weights."""
         step = super().training_step  # type: ignore[misc] # of the Trainer
         sam = self._sam(model)
+        if not sam.climbs:
+            return step(model, inputs, *args, **kwargs)
         params = [param for group in sam.param_groups for param in group["params"]]
         held = [param.grad for param in params]
         sam.zero_grad()
@@ -50,11 +52,10 @@ class SAMTrainerMixin:
         return loss
 
     def _without_second_pass(self, sam: SAM, params: list[nn.Parameter], held: list[Any], first: list[Any]) -> None:
-        """One-pass steps add the first gradient; a non-finite one is left to a GradScaler or dropped."""
-        if sam.last_skip is not None:
-            sam.skipped += 1
-            if getattr(getattr(self, "accelerator", None), "scaler", None) is None:
-                first = [None] * len(params)
+        """A first gradient that is not finite is left to a GradScaler, or dropped where there is none."""
+        sam.skipped += 1
+        if getattr(getattr(self, "accelerator", None), "scaler", None) is None:
+            first = [None] * len(params)
         for param, before, gradient in zip(params, held, first, strict=True):
             param.grad = before if gradient is None else gradient if before is None else before + gradient
 

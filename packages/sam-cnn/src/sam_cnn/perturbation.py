@@ -163,3 +163,11 @@ def reuse_direction(grads: Tensors, directions: Tensors, alpha: float) -> None:
     length = global_norm(directions)
     if length > 0.0:
         torch._foreach_add_(grads, directions, alpha=alpha * global_norm(grads) / length)
+
+
+def clip(grads: Tensors, limit: float) -> float:
+    """Scale gradients down to a joint norm of at most `limit`; the norm before."""
+    norm = global_norm(grads)
+    if math.isfinite(norm) and norm > limit:
+        torch._foreach_mul_(grads, limit / (norm + 1e-6))
+    return norm

@@ -16,15 +16,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sam_cnn.ascent import ascent_norm, climb, groups_to_perturb
 from sam_cnn.base import Variant, check_options, check_rho, make_base
 from sam_cnn.perturbation import (
-    SMALLEST_NORM,
     Backup,
     all_finite,
-    check_supported,
-    global_norm,
+    clip,
     reuse_direction,
-    scale_for_asam,
     sharpness_direction,
     surrogate_gap_direction,
     with_gradients,
@@ -212,19 +210,24 @@ class SAM(torch.optim.Optimizer):
             self.zero_grad()
             with torch.enable_grad(), self._first_pass():
                 loss = closure()
-        if self.first_step(zero_grad=True):
-            try:
+        try:
+            if self.first_step(zero_grad=True):
                 with torch.enable_grad():
                     again = closure()
-            except BaseException:
-                self._abort()
-                raise
-            loss = again if reuse_gradients else loss
+                loss = again if reuse_gradients else loss
+        except BaseException:
+            self._abort()
+            raise
         self.second_step(scaler=scaler, clip_norm=clip_norm)
         return loss
 
+    @property
+    def climbs(self) -> bool:
+        """Whether the coming step has a second pass: it is the interval's turn, and some rho is not 0."""
+        return self.steps % self.interval == 0 and any(group["rho"] for group in self.param_groups)
+
     def _first_pass(self) -> AbstractContextManager[Any]:
-        if self.sync_ascent or self.model is None or not hasattr(self.model, "no_sync"):
+        if self.sync_ascent or self.model is None or not self.climbs or not hasattr(self.model, "no_sync"):
             return nullcontext()
         return self.model.no_sync()  # type: ignore[operator] # of DistributedDataParallel
 
@@ -255,8 +258,8 @@ class SAM(torch.optim.Optimizer):
         if self.same_rng and self._rng_start is None:
             raise RuntimeError("same_rng=True without a closure: call record_rng() before the first forward pass")
         self.last_skip = None
-        groups = self._groups_to_perturb()
-        if self.steps % self.interval or not groups:
+        groups = groups_to_perturb(self.param_groups)
+        if not self.climbs or not groups:
             return self._one_pass(zero_grad)
         params = [param for _, members, _ in groups for param in members]
         grads = [grad for _, _, members in groups for grad in members]
@@ -266,12 +269,12 @@ class SAM(torch.optim.Optimizer):
         if self.variant != "sam":
             self._first = (params, [grad.clone() for grad in grads])
         buffers = self._backup.buffers(params)
-        norm = self._ascent_norm(groups, grads, buffers)
+        norm = ascent_norm(groups, self._resting(), buffers, self.eta)
         if not self._agree(math.isfinite(norm)):
             return self._skip_ascent(norm, zero_grad)
         self._backup.save(params, buffers)
         self._phase = "perturbed"
-        self._climb(groups, buffers, norm)
+        climb(groups, buffers, norm, self.eta)
         if zero_grad:
             self.zero_grad()
         if self._norms is not None:
@@ -281,45 +284,12 @@ class SAM(torch.optim.Optimizer):
             self._rng_start.apply()
         return True
 
-    def _groups_to_perturb(self) -> list[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
-        """Groups with rho > 0, with their parameters that have a gradient, and those gradients."""
-        result = []
-        for group in self.param_groups:
-            if group["rho"] == 0.0:
-                continue
-            params, grads = with_gradients(group["params"])
-            if group["adaptive"] or any([grad.is_sparse for grad in grads]):  # noqa: C419 - the faster here
-                check_supported(grads, group["adaptive"])
-            result.append((group, params, grads))
-        return result
-
-    def _ascent_norm(self, groups: Any, grads: list[Tensor], buffers: list[Tensor]) -> float:
-        """||g||, or ||T g|| where groups are adaptive (whose gradients become T g)."""
-        offset = 0
-        for group, params, members in groups:
-            if group["adaptive"] and members:
-                scale_for_asam(params, members, buffers[offset : offset + len(params)], self.eta)
-            offset += len(params)
-        if self.norm_over == "all":
-            still = [group["params"] for group in self.param_groups if group["rho"] == 0.0]
-            grads = grads + with_gradients(param for params in still for param in params)[1]
-        return global_norm(grads)
-
-    def _climb(self, groups: Any, buffers: list[Tensor], norm: float) -> None:
-        offset = 0
-        for group, params, grads in groups:
-            if not params:
-                continue
-            if group["adaptive"]:  # a second factor T; where eta > 0 it has to be made again
-                weights = buffers[offset : offset + len(params)]
-                if self.eta:
-                    factors = torch._foreach_abs(weights)
-                    torch._foreach_add_(factors, self.eta)
-                    torch._foreach_mul_(grads, factors)
-                else:
-                    torch._foreach_mul_(grads, weights)
-            torch._foreach_add_(params, grads, alpha=group["rho"] / norm if norm > SMALLEST_NORM else 0.0)
-            offset += len(params)
+    def _resting(self) -> list[Tensor]:
+        """Gradients of groups that do not climb and count in the norm all the same."""
+        if self.norm_over == "perturbed":
+            return []
+        groups = [group["params"] for group in self.param_groups if group["rho"] == 0.0]
+        return with_gradients(param for params in groups for param in params)[1]
 
     def _agree(self, finite: bool) -> bool:
         """With an ascent of each process's own, all processes take the step or none does."""
@@ -341,7 +311,8 @@ class SAM(torch.optim.Optimizer):
 
     def _skip_ascent(self, norm: float, zero_grad: bool) -> bool:
         self._phase = "restored"
-        self.last_skip = f"the norm of the first pass's gradient is {norm}"
+        where = f"is {norm}" if not math.isfinite(norm) else "is not finite in another process"
+        self.last_skip = f"the norm of the first pass's gradient {where}"
         self._first = ([], [])
         if zero_grad:
             self.zero_grad()
@@ -438,7 +409,7 @@ class SAM(torch.optim.Optimizer):
 
     def _descent(self, grads: list[Tensor], clip_norm: float | None) -> None:
         if self.last_skip is None and grads and (self.check_finite or clip_norm is not None):
-            finite = all_finite(grads) if clip_norm is None else math.isfinite(_clip(grads, clip_norm))
+            finite = all_finite(grads) if clip_norm is None else math.isfinite(clip(grads, clip_norm))
             if not finite:
                 self.last_skip = "the second pass's gradient is not finite"
         if self.last_skip is None:
@@ -452,7 +423,7 @@ class SAM(torch.optim.Optimizer):
             target.grad = torch.full_like(target, math.inf)
         elif clip_norm is not None:
             scaler.unscale_(self)
-            _clip(grads, clip_norm)
+            clip(grads, clip_norm)
         before = self.steps
         self._phase = "descending"
         scaler.step(self)
@@ -528,31 +499,3 @@ class SAM(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._reset_transients()
-
-
-def rho_from_lr(optimizer: SAM, rho: tuple[float, float], lr: tuple[float, float]) -> None:
-    """GSAM's radius tied to the learning rate: rho_t = rho_min + (rho_max - rho_min)(lr_t - lr_min)/(lr_max - lr_min).
-
-    Call it after the learning-rate scheduler.
-
-    Args:
-        optimizer: whose groups' rho is set.
-        rho: rho_min, rho_max.
-        lr: lr_min, lr_max of the schedule.
-
-    Raises:
-        ValueError: unless lr_max > lr_min.
-    """
-    if not lr[1] > lr[0]:
-        raise ValueError(f"lr must be (lr_min, lr_max) with lr_max > lr_min, got {lr}")
-    for group in optimizer.param_groups:
-        group["rho"] = rho[0] + (rho[1] - rho[0]) * (float(group["lr"]) - lr[0]) / (lr[1] - lr[0])
-        check_rho(group["rho"])
-
-
-def _clip(grads: list[Tensor], limit: float) -> float:
-    """Scale gradients down to a joint norm of at most `limit`; the norm before."""
-    norm = global_norm(grads)
-    if math.isfinite(norm) and norm > limit:
-        torch._foreach_mul_(grads, limit / (norm + 1e-6))
-    return norm
