@@ -36,6 +36,24 @@ def train(mode, rank, x, y):
     return {"weights": weights, "steps": optimizer.steps, "skipped": optimizer.skipped}
 
 
+def shard(x, y):
+    """Parameters sharded by fully_shard: norm, ascent and restoring on distributed tensors."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    fully_shard(net)
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9)
+
+    def closure():
+        (net(x) - y).square().mean().backward()
+
+    for _ in range(3):
+        optimizer.step(closure)
+    weights = [p.full_tensor().detach().flatten().tolist() for p in net.parameters()]
+    return {"weights": weights, "steps": optimizer.steps, "skipped": optimizer.skipped}
+
+
 def main(port, out, rank):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
@@ -43,7 +61,8 @@ def main(port, out, rank):
     toy = load_file(Path(out, "toy.safetensors"))
     x, y = toy["x"][rank::2], toy["y"][rank::2]
     modes = ("global", "local", "accumulate full", "accumulate micro")
-    Path(out, f"{rank}.json").write_text(json.dumps({mode: train(mode, rank, x, y) for mode in modes}))
+    found = {mode: train(mode, rank, x, y) for mode in modes} | {"sharded": shard(x, y)}
+    Path(out, f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
 

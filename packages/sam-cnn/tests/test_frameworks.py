@@ -230,8 +230,8 @@ def _alone(groups, ascent):
     return [p.detach() for p in net.parameters()]
 
 
-@pytest.mark.parametrize("mode", ["global", "local", "accumulate full", "accumulate micro"])
-def test_ddp_processes_agree_and_global_ascent_is_the_single_process_step(two_processes, mode):
+@pytest.mark.parametrize("mode", ["global", "local", "accumulate full", "accumulate micro", "sharded"])
+def test_processes_agree_and_global_ascent_is_the_single_process_step(two_processes, mode):
     left, right = two_processes[mode]
     assert left == right
     if mode == "local":
