@@ -1,7 +1,7 @@
 """The comparison of bench_step.py where it is less favourable; printed, and no part of results.json.
 
-python packages/sam-cnn/benchmarks/other_models.py: first models of fewer or larger tensors, where memory and not python is
-the limit; then the models of bench_step.py with the base optimiser's own step counted on both sides.
+python packages/sam-cnn/benchmarks/other_models.py: first models of fewer or larger tensors, where memory and not python
+is the limit; then the models of bench_step.py with the base optimiser's own step counted on both sides.
 """
 
 from dataclasses import asdict

@@ -632,6 +632,7 @@ def test_sparse_gradients_are_refused_with_a_way_out():
         (lambda w: SAM([{"params": [w], "rho": -1.0}], torch.optim.SGD, lr=0.1), "got -1.0"),
         (lambda w: SAM([], torch.optim.SGD, lr=0.1), "empty parameter list"),
         (lambda w: SAM([w], lr=0.1), "needs a base optimiser"),
+        (lambda w: SAM([w], torch.optim.LBFGS, lr=0.1), "LBFGS runs closures of its own"),
         (lambda w: SAM([w], torch.optim.SGD([w], lr=0.1)), "is an instance"),
         (lambda w: SAM(torch.optim.SGD([w], lr=0.1), lr=0.1), "takes no base optimiser"),
         (lambda w: SAM(SAM([w], torch.optim.SGD, lr=0.1)), "around SAM"),

@@ -20,6 +20,8 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
         if base is not None or options:
             extra = base if base is not None else ", ".join(options)
             raise ValueError(f"SAM(optimizer) takes no base optimiser and none of its options besides, got {extra}")
+        if isinstance(params, torch.optim.LBFGS):
+            raise ValueError("LBFGS runs closures of its own and cannot be the base of SAM")
         if hasattr(params, "base_optimizer"):
             raise ValueError("SAM around SAM: give the base optimiser itself")
         return params
@@ -27,6 +29,8 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
         raise ValueError("SAM(params, base_optimizer, ...) needs a base optimiser, for example torch.optim.SGD")
     if isinstance(base, torch.optim.Optimizer):
         raise ValueError("base_optimizer is an instance: write SAM(optimizer, rho=...) without the parameters")
+    if isinstance(base, type) and issubclass(base, torch.optim.LBFGS):
+        raise ValueError("LBFGS runs closures of its own and cannot be the base of SAM")
     groups = params if isinstance(params, Tensor) else list(params)
     unset = not {"foreach", "fused", "differentiable", "capturable"} & options.keys()
     if unset and getattr(base, "__module__", "").startswith("torch.optim"):
