@@ -156,6 +156,10 @@ def test_the_base_optimiser_is_built_with_the_same_bits_as_torchs_default(data, 
     model, optimizer, closure = make(data, rho=0.1)
     twin, other, twin_closure = make(data, rho=0.1, foreach=False)
     assert optimizer.param_groups[0]["foreach"] is True
+    assert other.param_groups[0]["foreach"] is False
+    large = SAM([nn.Parameter(torch.empty(1 << 12, 1 << 11))], torch.optim.SGD, lr=0.1)
+    assert large.param_groups[0]["foreach"] is None
+    assert SAM([nn.Parameter(torch.ones(1))], torch.optim.SGD, lr=0.1, fused=True).param_groups[0]["foreach"] is None
     for _ in range(3):
         optimizer.step(closure)
         other.step(twin_closure)

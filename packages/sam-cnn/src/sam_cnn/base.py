@@ -8,6 +8,8 @@ from torch import Tensor
 
 Variant = Literal["sam", "gsam", "looksam"]
 VARIANTS = ("sam", "gsam", "looksam")
+# foreach optimisers hold temporaries as large as the model, which must stay cheap
+FOREACH_UP_TO = 1 << 22
 
 
 def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -31,14 +33,20 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
         raise ValueError("base_optimizer is an instance: write SAM(optimizer, rho=...) without the parameters")
     if isinstance(base, type) and issubclass(base, torch.optim.LBFGS):
         raise ValueError("LBFGS runs closures of its own and cannot be the base of SAM")
-    groups = params if isinstance(params, Tensor) else list(params)
-    unset = not {"foreach", "fused", "differentiable", "capturable"} & options.keys()
-    if unset and getattr(base, "__module__", "").startswith("torch.optim"):
-        try:  # the same arithmetic as torch's loop over tensors, with far less python
-            return base(groups, foreach=True, **options)
-        except TypeError:  # it has no such option
-            pass
-    return base(groups, **options)
+    optimizer = base(params if isinstance(params, Tensor) else list(params), **options)
+    _work_on_lists(optimizer)
+    return optimizer
+
+
+def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:
+    """Where nothing was said and python, not memory, is the limit: torch's foreach path has the same bits as its loop."""
+    chosen = any(optimizer.defaults.get(name) for name in ("fused", "differentiable", "capturable"))
+    size = sum(param.numel() for group in optimizer.param_groups for param in group["params"])
+    if not type(optimizer).__module__.startswith("torch.optim") or chosen or size > FOREACH_UP_TO:
+        return
+    for settings in (optimizer.defaults, *optimizer.param_groups):
+        if settings.get("foreach", False) is None and not settings.get("fused"):
+            settings["foreach"] = True
 
 
 def check_rho(rho: float) -> None:
