@@ -39,7 +39,7 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
 
 
 def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:
-    """Where nothing was said and python, not memory, is the limit: torch's foreach path has the same bits as its loop."""
+    """Where python and not memory is the limit, and nothing was said: foreach has the same bits as torch's loop."""
     chosen = any(optimizer.defaults.get(name) for name in ("fused", "differentiable", "capturable"))
     size = sum(param.numel() for group in optimizer.param_groups for param in group["params"])
     if not type(optimizer).__module__.startswith("torch.optim") or chosen or size > FOREACH_UP_TO:
