@@ -1,0 +1,302 @@
+"""The discrete diffusion of a record: corrupt it, step back from it, and measure how well a model does both."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from shared_core.errors import InputError
+from torch import Tensor
+from torch.nn import functional
+
+from d3pm_ehr.layout import Group, TokenLayout
+from d3pm_ehr.posterior import Steps, binary_posterior, joint, mixture, posterior, qbar_to, steps_between
+from d3pm_ehr.schedule import check_schedule
+
+KernelName = Literal["uniform", "absorbing", "marginal"]
+PosteriorForm = Literal["mixture", "joint"]
+LossName = Literal["vlb", "hybrid", "ce"]
+
+
+class DiscreteDiffusion:
+    """Q_t = alpha_t I + (1 - alpha_t) 1 pi^T on every token of a record, independently.
+
+    Args:
+        layout: the columns.
+        abar: abar_0..abar_T, float64 (see `noise_schedule`).
+        kernel: `uniform` (pi = 1 / K), `marginal` (pi = the column's own law) or `absorbing` (all mass on MASK, which
+            is the extra state K of a column with K levels).
+        marginals: for `marginal`, the flat laws of `TokenLayout.empirical`.
+        form: `mixture` or `joint` parametrisation of p(x_s | x_t).
+
+    Raises:
+        InputError: for a name that does not exist, a bad schedule, or marginals that are missing or not positive.
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        abar: Float[Tensor, "steps_plus_1"],
+        kernel: KernelName = "uniform",
+        marginals: Float[Tensor, "laws"] | None = None,
+        form: PosteriorForm = "mixture",
+    ) -> None:
+        if kernel not in get_args(KernelName):
+            raise InputError(f"kernel must be one of {', '.join(get_args(KernelName))}, got {kernel!r}")
+        if form not in get_args(PosteriorForm):
+            raise InputError(f"posterior must be one of {', '.join(get_args(PosteriorForm))}, got {form!r}")
+        check_schedule(abar)
+        self.layout, self.kernel, self.form = layout, kernel, form
+        self.abar = abar.double()
+        self.pi = self._stationary(marginals)
+
+    def _stationary(self, marginals: Tensor | None) -> list[Tensor]:
+        """The law pi of each group: [n or 1, K]."""
+        if self.kernel != "marginal":
+            return [torch.full((1, group.levels), 1 / group.levels) for group in self.layout.groups]
+        if marginals is None:
+            raise InputError("kernel marginal needs the marginals of the training records")
+        laws = []
+        for group, part in self.layout.parts(marginals):
+            law = torch.stack([1 - part, part], -1) if group.levels == 2 else part
+            if bool((law <= 0).any()):
+                raise InputError("kernel marginal: every level needs a positive share; smooth the marginals")
+            laws.append(law.float())
+        return laws
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "DiscreteDiffusion":
+        """Move the tables (in place) and return self; `dtype` of the stationary laws sets the precision of all."""
+        self.abar = self.abar.to(device)
+        self.pi = [law.to(device=device, dtype=dtype) for law in self.pi]
+        return self
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self.abar) - 1
+
+    @property
+    def absorbing(self) -> bool:
+        """Whether there is a MASK state."""
+        return self.kernel == "absorbing"
+
+    def steps(self, s: Tensor, t: Tensor) -> Steps:
+        """Coefficients of s < t, in the precision of the stationary laws."""
+        return steps_between(self.abar, s, t, self.pi[0].dtype)
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def prior(self, rows: int, generator: torch.Generator) -> UInt8[Tensor, "rows columns"]:
+        """x_T drawn from pi."""
+        uniforms = torch.rand(rows, self.layout.columns, generator=generator, device=self.abar.device)
+        return self.prior_from(uniforms)
+
+    def prior_from(self, uniforms: Float[Tensor, "rows columns"]) -> UInt8[Tensor, "rows columns"]:
+        """x_T from one uniform number a token."""
+        return torch.cat([self._stationary_draw(index, uniforms) for index in range(len(self.pi))], 1)
+
+    def _stationary_draw(self, index: int, uniforms: Tensor) -> Tensor:
+        group = self.layout.groups[index]
+        u = uniforms[:, group.start : group.stop]
+        if self.absorbing:
+            return torch.full(u.shape, group.levels, dtype=torch.uint8, device=u.device)
+        return _draw(self.pi[index].expand(group.columns, -1), u)
+
+    def corrupt(
+        self, x0: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"], generator: torch.Generator
+    ) -> UInt8[Tensor, "rows columns"]:
+        """x_t ~ q(x_t | x_0) = abar_t [x_t = x_0] + (1 - abar_t) pi, independently for every token."""
+        u = torch.rand(x0.shape, generator=generator, device=x0.device)
+        noise = (1 - self.abar[t]).to(u.dtype)[:, None]
+        if self.layout.binary and self.kernel == "uniform":
+            return x0 ^ (u < noise / 2).to(torch.uint8)  # a token flips with probability (1 - abar_t) / 2
+        resampled = u < noise
+        # given u < noise, u / noise is uniform again: one random number serves both
+        fresh = self.prior_from((u / noise.clamp_min(1e-30)).clamp(0, 1 - 1e-7))
+        return torch.where(resampled, fresh, x0)
+
+    # -- reverse ---------------------------------------------------------------------------------------------------
+
+    def evidence(
+        self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]
+    ) -> Float[Tensor, "rows logits"]:
+        """log Qbar_t[b, x_t] of every level b (their difference for K = 2), flat like the logits.
+
+        Added to the logits of the token given the OTHER tokens it gives those of p(x_0 | x_t): the denoiser need not
+        learn to copy its own input. Zero for the absorbing kernel, whose noisy tokens tell nothing of themselves.
+        """
+        if self.absorbing:
+            return x_t.new_zeros((len(x_t), self.layout.logits), dtype=self.pi[0].dtype)
+        steps = self.steps(t - 1, t)
+        parts = []
+        for group, pi in zip(self.layout.groups, self.pi, strict=True):
+            a = x_t[:, group.start : group.stop]
+            if group.levels == 2:
+                parts.append(_binary_evidence(a, pi[:, 1], steps.extended(1)))
+            else:
+                parts.append(qbar_to(a, pi, steps.extended(2)).log().flatten(1))
+        return torch.cat(parts, 1)
+
+    def reverse(
+        self, x_t: UInt8[Tensor, "rows columns"], logits: Float[Tensor, "rows logits"], s: Tensor, t: Tensor
+    ) -> list[Tensor]:
+        """p(x_s | x_t) of each group: [rows, n] of level 1 for K = 2, [rows, n, K] otherwise (K + 1 with MASK).
+
+        Args:
+            x_t: noisy records.
+            logits: the model's, flat.
+            s: earlier times, scalar or one a record.
+            t: times of x_t, s < t.
+        """
+        steps = self.steps(s, t)
+        probabilities = self.layout.probabilities(logits)
+        return [
+            self._reverse_group(group, pi, x_t[:, group.start : group.stop], p, steps)
+            for group, pi, p in zip(self.layout.groups, self.pi, probabilities, strict=True)
+        ]
+
+    def _reverse_group(self, group: Group, pi: Tensor, a: Tensor, p: Tensor, steps: Steps) -> Tensor:
+        if self.absorbing:
+            return self._reverse_masked(group, a, p, steps)
+        if group.levels == 2 and self.form == "mixture":
+            coefficients = steps.extended(1)
+            absent = binary_posterior(a, 0, pi[:, 1], coefficients)
+            return torch.lerp(absent, binary_posterior(a, 1, pi[:, 1], coefficients), p)
+        law = torch.stack([1 - p, p], -1) if group.levels == 2 else p
+        r = (mixture if self.form == "mixture" else joint)(a, law, pi, steps.extended(2))
+        return r[..., 1] if group.levels == 2 else r
+
+    @staticmethod
+    def _reverse_masked(group: Group, a: Tensor, p: Tensor, steps: Steps) -> Tensor:
+        """A masked token is unmasked with probability (abar_s - abar_t) / (1 - abar_t); others stay."""
+        law = torch.stack([1 - p, p], -1) if group.levels == 2 else p
+        coefficients = steps.extended(2)
+        stay = (coefficients.noise_s / coefficients.noise_t).expand(*law.shape[:-1], 1)
+        unmasked = torch.cat([(1 - stay) * law, stay], -1)
+        fixed = functional.one_hot(a.long(), group.levels + 1).to(law.dtype)
+        return torch.where((a == group.levels)[..., None], unmasked, fixed)
+
+    def step_back(
+        self,
+        x_t: UInt8[Tensor, "rows columns"],
+        logits: Float[Tensor, "rows logits"],
+        s: Tensor,
+        t: Tensor,
+        uniforms: Float[Tensor, "rows columns"],
+    ) -> UInt8[Tensor, "rows columns"]:
+        """Draw x_s ~ p(x_s | x_t), all tokens in parallel, from one uniform number a token."""
+        parts = []
+        for group, law in zip(self.layout.groups, self.reverse(x_t, logits, s, t), strict=True):
+            u = uniforms[:, group.start : group.stop]
+            binary = group.levels == 2 and not self.absorbing
+            parts.append((u < law).to(torch.uint8) if binary else _draw(law, u))
+        return torch.cat(parts, 1)
+
+    # -- losses ----------------------------------------------------------------------------------------------------
+
+    def cross_entropy(
+        self, x0: UInt8[Tensor, "rows columns"], x_t: UInt8[Tensor, "rows columns"], logits: Float[Tensor, "rows logits"]
+    ) -> Float[Tensor, "rows"]:
+        """-sum_n log p_n(x_0^n) in nats a record; for the absorbing kernel over the masked tokens only."""
+        total = logits.new_zeros(len(x0))
+        for group, part in self.layout.parts(logits):
+            target = x0[:, group.start : group.stop]
+            nats = _token_nats(part, target)
+            if self.absorbing:
+                nats = nats * (x_t[:, group.start : group.stop] == group.levels)
+            total = total + nats.sum(1)
+        return total
+
+    def divergence(
+        self,
+        x0: UInt8[Tensor, "rows columns"],
+        x_t: UInt8[Tensor, "rows columns"],
+        logits: Float[Tensor, "rows logits"],
+        t: Int[Tensor, "rows"],
+    ) -> Float[Tensor, "rows"]:
+        """L_{t-1} in nats a record: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and -log p(x_0 | x_1) at t = 1."""
+        steps = self.steps(t - 1, t)
+        if self.absorbing:
+            share = (steps.signal_s - steps.signal_t) / steps.noise_t
+            return share * self.cross_entropy(x0, x_t, logits)
+        total = logits.new_zeros(len(x0))
+        for group, pi, part in zip(
+            self.layout.groups, self.pi, (part for _, part in self.layout.parts(logits)), strict=True
+        ):
+            a, b = x_t[:, group.start : group.stop], x0[:, group.start : group.stop]
+            if group.levels == 2 and self.form == "mixture":
+                nats = self._binary_divergence(a, b, part, pi, steps)
+            else:
+                nats = self._group_divergence(group, a, b, part, pi, steps)
+            decoder = _token_nats(part, b) if self.form == "mixture" else nats  # joint: its own s = 0 case
+            total = total + torch.where((t == 1)[:, None], decoder, nats).sum(1)
+        return total
+
+    def _binary_divergence(self, a: Tensor, b: Tensor, logits: Tensor, pi: Tensor, steps: Steps) -> Tensor:
+        coefficients = steps.extended(1)
+        absent = binary_posterior(a, 0, pi[:, 1], coefficients)
+        present = binary_posterior(a, 1, pi[:, 1], coefficients)
+        # at t = 1 these are 0 and 1, whose KL is the decoder's term, taken elsewhere: keep it finite
+        tiny = torch.finfo(logits.dtype).tiny
+        r = torch.lerp(absent, present, torch.sigmoid(logits)).clamp(tiny, 1 - torch.finfo(logits.dtype).eps / 2)
+        q = torch.where(b.bool(), present, absent)
+        return torch.xlogy(q, q / r) + torch.xlogy(1 - q, (1 - q) / (1 - r))
+
+    def _group_divergence(
+        self, group: Group, a: Tensor, b: Tensor, logits: Tensor, pi: Tensor, steps: Steps
+    ) -> Tensor:
+        p = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], -1) if group.levels == 2 else logits.softmax(-1)
+        coefficients = steps.extended(2)
+        q = posterior(a, b, pi, coefficients)
+        r = (mixture if self.form == "mixture" else joint)(a, p, pi, coefficients)
+        return torch.xlogy(q, q / r.clamp_min(torch.finfo(r.dtype).tiny)).sum(-1)
+
+    def prior_divergence(self, x0: UInt8[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
+        """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0."""
+        signal = float(self.abar[-1])
+        total = torch.zeros(len(x0), device=x0.device, dtype=self.pi[0].dtype)
+        if signal == 0:
+            return total
+        if self.absorbing:
+            raise InputError("the absorbing kernel needs abar_T = 0: its L_T is infinite otherwise")
+        for group, pi in zip(self.layout.groups, self.pi, strict=True):
+            hot = functional.one_hot(x0[:, group.start : group.stop].long(), group.levels)
+            q = signal * hot + (1 - signal) * pi
+            total = total + torch.xlogy(q, q / pi).sum((1, 2))
+        return total
+
+
+def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
+    """Refuse the one pairing that trains one thing and samples another.
+
+    Raises:
+        InputError: for cross-entropy with the joint form and a kernel other than absorbing, or an unknown loss.
+    """
+    if loss not in get_args(LossName):
+        raise InputError(f"loss must be one of {', '.join(get_args(LossName))}, got {loss!r}")
+    if loss == "ce" and form == "joint" and kernel != "absorbing":
+        raise InputError(
+            f"loss ce with posterior joint and kernel {kernel} would sample a wrong law: cross-entropy makes the head "
+            "p(x_0 | x_t), the joint form needs the token's law given the other tokens; use posterior mixture or loss vlb"
+        )
+
+
+def _binary_evidence(a: Tensor, pi: Tensor, steps: Steps) -> Tensor:
+    up = a.to(pi.dtype)
+    pi_a = up * (2 * pi - 1) + (1 - pi)
+    odds = torch.log1p(steps.signal_t / (steps.noise_t * pi_a))  # log of Qbar[a, a] / Qbar[not a, a]
+    return (2 * up - 1) * odds
+
+
+def _token_nats(logits: Tensor, target: Tensor) -> Tensor:
+    """-log p(target) of every token, [rows, n]; binary tokens have log-odds [rows, n], others [rows, n, K]."""
+    if logits.ndim == 2:
+        return functional.softplus(logits) - logits * target.to(logits.dtype)
+    return functional.cross_entropy(logits.movedim(-1, 1), target.long(), reduction="none")
+
+
+def _draw(law: Tensor, u: Tensor) -> Tensor:
+    """Inverse transform: the number of levels whose cumulative share is at most u."""
+    if law.shape[-1] == 2:
+        return (u >= law[..., 0]).to(torch.uint8)
+    cumulative = law.cumsum(-1)[..., :-1]
+    return (u[..., None] >= cumulative).sum(-1).to(torch.uint8)
