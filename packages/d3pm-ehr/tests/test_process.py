@@ -231,7 +231,11 @@ def test_evidence_turns_the_law_given_the_others_into_the_posterior(kernel: str)
     others = torch.tensor([[0.3, 0.1, -0.4, 0.8]])
     flat = others + process.evidence(x, t)
     if kernel == "absorbing":
-        assert torch.equal(flat, others)
+        binary, levels = layout.probabilities(flat)
+        torch.testing.assert_close(binary, torch.ones(1, 1))  # unmasked: known
+        torch.testing.assert_close(levels, torch.tensor([[[0.0, 0.0, 1.0]]]))
+        masked = torch.tensor([[2, 3]], dtype=torch.uint8)
+        assert torch.equal(others + process.evidence(masked, t), others)
         return
     steps = process.steps(t - 1, t).extended(2)
     binary, levels = layout.probabilities(flat)

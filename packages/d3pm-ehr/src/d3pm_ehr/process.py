@@ -15,6 +15,7 @@ from d3pm_ehr.schedule import check_schedule
 KernelName = Literal["uniform", "absorbing", "marginal"]
 PosteriorForm = Literal["mixture", "joint"]
 LossName = Literal["vlb", "hybrid", "ce"]
+CERTAIN = 40.0  # log-odds of a token that is known: e^-40 is below half a float64 unit of 1
 
 
 class DiscreteDiffusion:
@@ -122,10 +123,11 @@ class DiscreteDiffusion:
         """log Qbar_t[b, x_t] of every level b (their difference for K = 2), flat like the logits.
 
         Added to the logits of the token given the OTHER tokens it gives those of p(x_0 | x_t): the denoiser need not
-        learn to copy its own input. Zero for the absorbing kernel, whose noisy tokens tell nothing of themselves.
+        learn to copy its own input. For the absorbing kernel a masked token tells nothing of itself (0), and an unmasked
+        one all (`CERTAIN`).
         """
         if self.absorbing:
-            return x_t.new_zeros((len(x_t), self.layout.logits), dtype=self.pi[0].dtype)
+            return self._absorbing_evidence(x_t)
         steps = self.steps(t - 1, t)
         parts = []
         for group, pi in zip(self.layout.groups, self.pi, strict=True):
@@ -134,6 +136,16 @@ class DiscreteDiffusion:
                 parts.append(_binary_evidence(a, pi[:, 1], steps.extended(1)))
             else:
                 parts.append(qbar_to(a, pi, steps.extended(2)).log().flatten(1))
+        return torch.cat(parts, 1)
+
+    def _absorbing_evidence(self, x_t: Tensor) -> Tensor:
+        parts = []
+        for group in self.layout.groups:
+            a, dtype = x_t[:, group.start : group.stop], self.pi[0].dtype
+            if group.levels == 2:
+                parts.append((2 * a.to(dtype) - 1) * (CERTAIN * (a < 2)))
+            else:
+                parts.append(CERTAIN * functional.one_hot(a.long(), group.levels + 1)[..., :-1].to(dtype).flatten(1))
         return torch.cat(parts, 1)
 
     def reverse(
