@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from d3pm_ehr.config import check_loss
 from d3pm_ehr.layout import TokenLayout
 from d3pm_ehr.objective import ImportanceTimes, bound, training_loss
 from d3pm_ehr.posterior import (
@@ -16,7 +17,7 @@ from d3pm_ehr.posterior import (
     posterior,
     steps_between,
 )
-from d3pm_ehr.process import DiscreteDiffusion, check_loss
+from d3pm_ehr.process import DiscreteDiffusion
 from d3pm_ehr.schedule import noise_schedule, subsequence
 from hypothesis import given
 from hypothesis import strategies as st

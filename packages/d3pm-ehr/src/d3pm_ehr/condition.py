@@ -1,8 +1,8 @@
 """Conditions on a record: all of several terms, each any of some codes or levels, or none of them.
 
-    493              the code is present           250,585       both are
-    491|492|496      at least one is present       !401          it is absent
-    sex=female       a column has this level       !401|402      neither is present
+493              the code is present           250,585       both are
+491|492|496      at least one is present       !401          it is absent
+sex=female       a column has this level       !401|402      neither is present
 """
 
 from collections.abc import Sequence
@@ -75,9 +75,7 @@ class Condition:
             result &= ~found if term.negated else found
         return result
 
-    def log_probability(
-        self, layout: TokenLayout, logits: Float[Tensor, "rows logits"]
-    ) -> Float[Tensor, "rows"]:
+    def log_probability(self, layout: TokenLayout, logits: Float[Tensor, "rows logits"]) -> Float[Tensor, "rows"]:
         """log p(condition | x_t) where the head's tokens are independent given x_t.
 
         Exact for single codes; for any-of terms and several terms it is the product that independence gives.
@@ -104,7 +102,9 @@ class Condition:
                 )
             for token, level in term.options:
                 if term.negated and level not in (0, 1):
-                    raise InputError(f"--condition {self.text!r}: a negated level cannot be fixed; use own_head or reject")
+                    raise InputError(
+                        f"--condition {self.text!r}: a negated level cannot be fixed; use own_head or reject"
+                    )
                 fixed[token] = 1 - level if term.negated else level
         return fixed
 

@@ -1,8 +1,6 @@
 """Denoisers: (x_t, t) to the logits of p(x_0 | x_t), with the last hidden layer and the head apart for guidance."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -10,38 +8,11 @@ from shared_core.errors import InputError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from d3pm_ehr.config import Network
 from d3pm_ehr.layout import TokenLayout
 from d3pm_ehr.process import DiscreteDiffusion
 
-Backbone = Literal["mlp", "transformer", "linear"]
 TIME_FEATURES = 64
-
-
-@dataclass(frozen=True)
-class Network:
-    """The size of a denoiser.
-
-    Args:
-        backbone: `mlp` (a multi-hot vector through residual blocks; the CPU's choice), `transformer` (full attention
-            over the tokens, N^2) or `linear` (Linformer attention, N times `rank`).
-        width: hidden units, or the width of a token.
-        depth: residual blocks or layers.
-        heads: of attention.
-        rank: keys and values that `linear` keeps.
-    """
-
-    backbone: Backbone = "mlp"
-    width: int = 256
-    depth: int = 2
-    heads: int = 4
-    rank: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "rank"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.backbone != "mlp" and self.width % self.heads:
-            raise InputError(f"width must be a multiple of heads, got {self.width} and {self.heads}")
 
 
 def time_features(t: Int[Tensor, "rows"], timesteps: int) -> Float[Tensor, "rows features"]:
@@ -72,7 +43,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.process, self.network, self.evidence = process, network, evidence
         self.layout: TokenLayout = process.layout
-        parts = [law.logit() if group.levels == 2 else law.log().flatten() for group, law in self.layout.parts(marginals)]
+        parts = [
+            law.logit() if group.levels == 2 else law.log().flatten() for group, law in self.layout.parts(marginals)
+        ]
         self.base_logits = torch.cat(parts).float()
 
     def hidden(self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]) -> Tensor:
@@ -83,7 +56,9 @@ class Denoiser(nn.Module):
         """Flat logits of hidden states."""
         raise NotImplementedError
 
-    def offset(self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]) -> Float[Tensor, "rows logits"] | float:
+    def offset(
+        self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]
+    ) -> Float[Tensor, "rows logits"] | float:
         """What is added to the head's logits."""
         return self.process.evidence(x_t, t) if self.evidence or self.process.absorbing else 0.0
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.condition import Condition
-from d3pm_ehr.config import GeneratorConfig
+from d3pm_ehr.config import GeneratorConfig, Guidance
 from d3pm_ehr.denoiser import make_denoiser
-from d3pm_ehr.guidance import Guidance, LangevinGuide, NoisyClassifier, train_classifier
+from d3pm_ehr.guidance import LangevinGuide, NoisyClassifier, train_classifier
 from d3pm_ehr.objective import bound
 from d3pm_ehr.process import DiscreteDiffusion
 from d3pm_ehr.sampling import sample_by_transition_times, sample_tokens
@@ -65,7 +65,7 @@ class EHRD3PM:
         process = DiscreteDiffusion(vocabulary.layout, abar, diffusion.kernel, marginals, diffusion.posterior)
         self.vocabulary, self.marginals = vocabulary, marginals.double().cpu()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.training.seed)
+            torch.manual_seed(self.config.seed)
             self.denoiser = make_denoiser(process, self.config.network, self.marginals, diffusion.evidence)
         process.to(self.device)
         self.denoiser.to(self.device).eval()
@@ -100,7 +100,14 @@ class EHRD3PM:
             self.build(cohort.vocabulary, empirical_laws(cohort))
         self.denoiser.train()
         self.state = train_denoiser(
-            self.denoiser, cohort, self.config.training, self.device, validation=val, state=state, after=after
+            self.denoiser,
+            cohort,
+            self.config.training,
+            self.device,
+            seed=self.config.seed,
+            validation=val,
+            state=state,
+            after=after,
         )
         return self
 
@@ -138,7 +145,9 @@ class EHRD3PM:
             InputError: for n < 1, an unknown code, options that exclude each other, or a missing classifier.
             RunError: if rejection finds too few records.
         """
-        times = subsequence(self.config.diffusion.timesteps, self.config.diffusion.timesteps if steps is None else steps)
+        times = subsequence(
+            self.config.diffusion.timesteps, self.config.diffusion.timesteps if steps is None else steps
+        )
         fixed = {} if given is None else self._given(given)
         wanted = Condition.parse(condition, self.vocabulary) if isinstance(condition, str) else condition
         method = (guidance or Guidance()).method if wanted is not None else None
@@ -191,7 +200,9 @@ class EHRD3PM:
             levels = self.vocabulary.levels_of(token)
             index = levels.index(level) if isinstance(level, str) and level in levels else level
             if not isinstance(index, int) or not 0 <= index < len(levels):
-                raise InputError(f"given {name!r} must be 0..{len(levels) - 1} or one of {', '.join(levels[:8])}, got {level!r}")
+                raise InputError(
+                    f"given {name!r} must be 0..{len(levels) - 1} or one of {', '.join(levels[:8])}, got {level!r}"
+                )
             if fixed.setdefault(token, index) != index:
                 raise InputError(f"given contradicts itself about {self.vocabulary.names[token]}")
         return fixed
@@ -202,7 +213,9 @@ class EHRD3PM:
         """An unbiased estimate of a lower bound of log p(record), in nats, for each record."""
         generator = torch.Generator(self.device).manual_seed(seed)
         self._check_vocabulary(cohort)
-        return -bound(self.denoiser.process, self.denoiser, cohort.tokens().to(self.device), generator, draws=draws).cpu()
+        return -bound(
+            self.denoiser.process, self.denoiser, cohort.tokens().to(self.device), generator, draws=draws
+        ).cpu()
 
     def fit_classifier(self, condition: str | Condition, cohort: Cohort, **options: Any) -> NoisyClassifier:
         """Train a classifier for `Guidance(method="classifier")`; options as `train_classifier`.
@@ -235,7 +248,9 @@ class EHRD3PM:
         folder = Path(folder)
         tensors = {name: value.contiguous().cpu() for name, value in self.denoiser.state_dict().items()}
         for text, classifier in self.classifiers.items():
-            tensors |= {f"classifier/{text}/{name}": v.contiguous().cpu() for name, v in classifier.state_dict().items()}
+            tensors |= {
+                f"classifier/{text}/{name}": v.contiguous().cpu() for name, v in classifier.state_dict().items()
+            }
         description = {
             "package": "d3pm-ehr",
             "config": self.config.to_json(),
@@ -268,7 +283,8 @@ class EHRD3PM:
                 classifier = NoisyClassifier(model.config.network.width, model.config.diffusion.timesteps)
                 classifier.load_state_dict(own)
                 model.classifiers[text] = classifier.to(model.device).eval()
-            model.denoiser.load_state_dict(tensors)
+            # a kill between the two files may leave a classifier that the description does not name yet
+            model.denoiser.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("classifier/")})
         except InputError:
             raise
         except (SafetensorError, KeyError, TypeError, RuntimeError, OSError) as error:

@@ -11,8 +11,6 @@ does not confine y where tau > 0). Only the head is differentiated, never the tr
 
 import logging
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,42 +20,12 @@ from torch import Tensor, nn
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.condition import Condition
+from d3pm_ehr.config import Guidance
 from d3pm_ehr.denoiser import TIME_FEATURES, Denoiser, time_features
 from d3pm_ehr.sampling import Draws
 from d3pm_ehr.training import mix
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """How a condition steers sampling.
-
-    Args:
-        method: classifier (a trained one, on hidden states), own_head (the denoiser's own probability of the
-            condition), replace (fix the tokens; exact for absorbing), reject (draw until it holds; exact).
-        inner_steps: M, Langevin steps in each reverse step.
-        step: eta, their size.
-        strength: lambda, weight of staying close to the unguided law; smaller guides harder.
-        temperature: tau, of the Langevin noise; 0 is gradient descent.
-        confine: mu, of the quadratic term.
-    """
-
-    method: Literal["classifier", "own_head", "replace", "reject"] = "own_head"
-    inner_steps: int = 5
-    step: float = 1.0
-    strength: float = 0.1
-    temperature: float = 0.0
-    confine: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("classifier", "own_head", "replace", "reject"):
-            raise InputError(f"guidance must be classifier, own_head, replace or reject, got {self.method!r}")
-        if self.inner_steps < 0:
-            raise InputError(f"inner_steps must be >= 0, got {self.inner_steps}")
-        for name in ("step", "strength", "temperature", "confine"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")
 
 
 class NoisyClassifier(nn.Module):
@@ -75,7 +43,14 @@ class NoisyClassifier(nn.Module):
 
 
 def train_classifier(
-    model: Denoiser, cohort: Cohort, labels: Tensor, *, steps: int = 600, batch: int = 256, lr: float = 3e-3, seed: int = 0
+    model: Denoiser,
+    cohort: Cohort,
+    labels: Tensor,
+    *,
+    steps: int = 600,
+    batch: int = 256,
+    lr: float = 3e-3,
+    seed: int = 0,
 ) -> NoisyClassifier:
     """Train on frozen hidden states of noisy records, t uniform, by cross-entropy.
 
@@ -137,9 +112,7 @@ class LangevinGuide:
             raise InputError("guidance needs either a condition (own_head) or a classifier")
         self.model, self.guidance, self.condition, self.classifier = model, guidance, condition, classifier
 
-    def __call__(
-        self, x_t: UInt8[Tensor, "rows columns"], t: Tensor, z: Tensor, draws: Draws
-    ) -> Tensor:
+    def __call__(self, x_t: UInt8[Tensor, "rows columns"], t: Tensor, z: Tensor, draws: Draws) -> Tensor:
         """y_M."""
         offset = self.model.offset(x_t, t)
         with torch.no_grad():

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from d3pm_ehr.process import DiscreteDiffusion, LossName
+from d3pm_ehr.config import LossName
+from d3pm_ehr.process import DiscreteDiffusion
 
 
 class UniformTimes:

@@ -1,6 +1,6 @@
 """The discrete diffusion of a record: corrupt it, step back from it, and measure how well a model does both."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -8,13 +8,11 @@ from shared_core.errors import InputError
 from torch import Tensor
 from torch.nn import functional
 
+from d3pm_ehr.config import KernelName, PosteriorForm
 from d3pm_ehr.layout import Group, TokenLayout
 from d3pm_ehr.posterior import Steps, binary_posterior, joint, mixture, posterior, qbar_to, steps_between
 from d3pm_ehr.schedule import check_schedule
 
-KernelName = Literal["uniform", "absorbing", "marginal"]
-PosteriorForm = Literal["mixture", "joint"]
-LossName = Literal["vlb", "hybrid", "ce"]
 CERTAIN = 40.0  # log-odds of a token that is known: e^-40 is below half a float64 unit of 1
 
 
@@ -117,9 +115,7 @@ class DiscreteDiffusion:
 
     # -- reverse ---------------------------------------------------------------------------------------------------
 
-    def evidence(
-        self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]
-    ) -> Float[Tensor, "rows logits"]:
+    def evidence(self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]) -> Float[Tensor, "rows logits"]:
         """log Qbar_t[b, x_t] of every level b (their difference for K = 2), flat like the logits.
 
         Added to the logits of the token given the OTHER tokens it gives those of p(x_0 | x_t): the denoiser need not
@@ -206,7 +202,10 @@ class DiscreteDiffusion:
     # -- losses ----------------------------------------------------------------------------------------------------
 
     def cross_entropy(
-        self, x0: UInt8[Tensor, "rows columns"], x_t: UInt8[Tensor, "rows columns"], logits: Float[Tensor, "rows logits"]
+        self,
+        x0: UInt8[Tensor, "rows columns"],
+        x_t: UInt8[Tensor, "rows columns"],
+        logits: Float[Tensor, "rows logits"],
     ) -> Float[Tensor, "rows"]:
         """-sum_n log p_n(x_0^n) in nats a record; for the absorbing kernel over the masked tokens only."""
         total = logits.new_zeros(len(x0))
@@ -253,10 +252,12 @@ class DiscreteDiffusion:
         q = torch.where(b.bool(), present, absent)
         return torch.xlogy(q, q / r) + torch.xlogy(1 - q, (1 - q) / (1 - r))
 
-    def _group_divergence(
-        self, group: Group, a: Tensor, b: Tensor, logits: Tensor, pi: Tensor, steps: Steps
-    ) -> Tensor:
-        p = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], -1) if group.levels == 2 else logits.softmax(-1)
+    def _group_divergence(self, group: Group, a: Tensor, b: Tensor, logits: Tensor, pi: Tensor, steps: Steps) -> Tensor:
+        p = (
+            torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], -1)
+            if group.levels == 2
+            else logits.softmax(-1)
+        )
         coefficients = steps.extended(2)
         q = posterior(a, b, pi, coefficients)
         r = (mixture if self.form == "mixture" else joint)(a, p, pi, coefficients)
@@ -275,21 +276,6 @@ class DiscreteDiffusion:
             q = signal * hot + (1 - signal) * pi
             total = total + torch.xlogy(q, q / pi).sum((1, 2))
         return total
-
-
-def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
-    """Refuse the one pairing that trains one thing and samples another.
-
-    Raises:
-        InputError: for cross-entropy with the joint form and a kernel other than absorbing, or an unknown loss.
-    """
-    if loss not in get_args(LossName):
-        raise InputError(f"loss must be one of {', '.join(get_args(LossName))}, got {loss!r}")
-    if loss == "ce" and form == "joint" and kernel != "absorbing":
-        raise InputError(
-            f"loss ce with posterior joint and kernel {kernel} would sample a wrong law: cross-entropy makes the head "
-            "p(x_0 | x_t), the joint form needs the token's law given the other tokens; use posterior mixture or loss vlb"
-        )
 
 
 def _binary_evidence(a: Tensor, pi: Tensor, steps: Steps) -> Tensor:

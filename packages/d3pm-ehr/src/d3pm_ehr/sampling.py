@@ -27,11 +27,15 @@ class Draws:
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """[records, *shape] numbers in [0, 1)."""
-        return torch.cat([torch.rand(BLOCK, *shape, generator=g, device=self.device, dtype=dtype) for g in self.generators])
+        return torch.cat(
+            [torch.rand(BLOCK, *shape, generator=g, device=self.device, dtype=dtype) for g in self.generators]
+        )
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """[records, *shape] standard normal numbers."""
-        return torch.cat([torch.randn(BLOCK, *shape, generator=g, device=self.device, dtype=dtype) for g in self.generators])
+        return torch.cat(
+            [torch.randn(BLOCK, *shape, generator=g, device=self.device, dtype=dtype) for g in self.generators]
+        )
 
 
 class Guide(Protocol):
@@ -86,7 +90,12 @@ def sample_tokens(
 
 @torch.no_grad()
 def sample_by_transition_times(
-    model: Denoiser, rows: int, seed: int, *, batch: int = 1024, given: Mapping[int, int] | None = None,
+    model: Denoiser,
+    rows: int,
+    seed: int,
+    *,
+    batch: int = 1024,
+    given: Mapping[int, int] | None = None,
     tick: Callable[[], None] | None = None,
 ) -> Iterator[UInt8[Tensor, "rows columns"]]:
     """Draw records with the absorbing kernel, calling the network only where a record changes; the ancestral law.

@@ -1,14 +1,14 @@
 """Noise schedules: abar_t, the probability that a token has not been resampled up to step t."""
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from shared_core.errors import InputError
 from torch import Tensor
 
-ScheduleName = Literal["cosine", "cosine_squared", "linear"]
+from d3pm_ehr.config import ScheduleName
 
 
 def noise_schedule(name: ScheduleName, steps: int) -> Float[Tensor, "steps_plus_1"]:

@@ -72,6 +72,7 @@ def train_denoiser(
     training: Training,
     device: torch.device,
     *,
+    seed: int = 0,
     validation: Cohort | None = None,
     state: TrainingState | None = None,
     after: Callable[[TrainingState, dict[str, Any]], None] | None = None,
@@ -83,6 +84,7 @@ def train_denoiser(
         cohort: training records.
         training: settings.
         device: where; under `accelerate launch` each process's own device is used instead.
+        seed: of batches and noise.
         validation: held-out records; without them the last averaged weights are kept.
         state: of an interrupted training.
         after: called on the main process every `training.every` steps with the state and the metrics.
@@ -105,7 +107,7 @@ def train_denoiser(
     if state.step:
         optimizer.load_state_dict({"state": state.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
     wrapped, prepared = accelerator.prepare(model, optimizer)
-    run = _Run(wrapped, model, prepared, training, accelerator)
+    run = _Run(wrapped, model, prepared, training, accelerator, seed)
     times = (ImportanceTimes if training.time_sampler == "importance" else UniformTimes)(model.process.timesteps)
     if state.times:
         times.restore(state.times)
@@ -123,7 +125,7 @@ def train_denoiser(
                 raise RunError(f"the loss is {float(total)} at step {state.step}: lower lr ({training.lr:g})")
             metrics = {"loss": float(total) / count}
             if held is not None:
-                metrics["held_out_bound"] = _held_out(model, state.ema, held, training.seed)
+                metrics["held_out_bound"] = _held_out(model, state.ema, held, seed)
                 _note_best(state, metrics["held_out_bound"], training.patience)
             state.optimizer, state.times = optimizer.state_dict()["state"], times.state()
             if after is not None and accelerator.is_main_process:
@@ -140,9 +142,11 @@ def train_denoiser(
 class _Run:
     """One optimiser step."""
 
-    def __init__(self, wrapped: Any, model: Denoiser, optimizer: Any, training: Training, accelerator: Any) -> None:
+    def __init__(
+        self, wrapped: Any, model: Denoiser, optimizer: Any, training: Training, accelerator: Any, seed: int
+    ) -> None:
         self.wrapped, self.model, self.optimizer = wrapped, model, optimizer
-        self.training, self.accelerator = training, accelerator
+        self.training, self.accelerator, self.seed = training, accelerator, seed
         self.share = slice(accelerator.process_index, None, accelerator.num_processes)
         precision = training.precision
         self.precision = default_precision(accelerator.device) if precision == "auto" else precision
@@ -150,8 +154,8 @@ class _Run:
     def step(self, step: int, records: _Records, times: UniformTimes, ema: dict[str, Tensor]) -> Tensor:
         """Train on batch `step` and return its loss; the averaged weights move in place."""
         training, process = self.training, self.model.process
-        host = torch.Generator().manual_seed(mix(training.seed, 2 * step))
-        noise = torch.Generator(records.device).manual_seed(mix(training.seed, 2 * step + 1))
+        host = torch.Generator().manual_seed(mix(self.seed, 2 * step))
+        noise = torch.Generator(records.device).manual_seed(mix(self.seed, 2 * step + 1))
         x0 = records.batch(training.batch, host)
         t, weights = (item.to(records.device) for item in times.draw(training.batch, host))
         x_t = process.corrupt(x0, t, noise)

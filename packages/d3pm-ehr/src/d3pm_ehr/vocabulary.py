@@ -1,6 +1,7 @@
 """What the tokens of a record are called, and how to find one by name."""
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,7 +72,7 @@ class Vocabulary:
     def _short(self) -> dict[str, list[str]]:
         short: dict[str, list[str]] = {}
         for name in self.codes:
-            short.setdefault(name.rpartition(":")[2], []).append(name)
+            short.setdefault(re.split(":|//", name)[-1], []).append(name)
         return short
 
     def levels_of(self, token: int) -> tuple[str, ...]:

@@ -278,7 +278,9 @@ def align(cohort: Cohort, vocabulary: Vocabulary, unknown: Literal["error", "dro
         strange = [level for level in levels if level not in column.levels]
         if strange:
             raise InputError(f"column {column.name!r} has no level {strange[0]!r} in the vocabulary")
-        columns[:, index] = np.array([column.levels.index(level) for level in levels])[cohort.columns[:, own[column.name]]]
+        columns[:, index] = np.array([column.levels.index(level) for level in levels])[
+            cohort.columns[:, own[column.name]]
+        ]
     return Cohort(vocabulary, codes, columns, cohort.split, cohort.info)
 
 
