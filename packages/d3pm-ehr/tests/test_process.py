@@ -252,7 +252,7 @@ def test_mixed_levels_are_not_padded() -> None:
     assert [(g.levels, g.columns) for g in layout.groups] == [(2, 3), (5, 2), (200, 1)]
     with pytest.raises(InputError, match="ordered"):
         TokenLayout([3, 2])
-    with pytest.raises(InputError, match="row 1, column 3: level must be in 0..4, got 5"):
+    with pytest.raises(InputError, match=r"row 1, column 3: level must be in 0\.\.4, got 5"):
         layout.check(torch.tensor([[0, 0, 0, 0, 0, 0], [0, 0, 0, 5, 0, 0]]))
 
 

@@ -1,5 +1,6 @@
 """What a generator is compared with: independent Bernoulli, Gaussian diffusion (EDM), a MedGAN, and CTGAN."""
 
+import itertools
 from typing import Literal, Protocol, Self, get_args
 
 import numpy as np
@@ -146,7 +147,7 @@ class GaussianDiffusion:
         for start in range(0, n, 1024):
             size = min(1024, n - start)
             x = levels[0] * torch.randn(size, _width(self.vocabulary.layout), generator=g)
-            for now, then in zip(levels[:-1], levels[1:], strict=True):
+            for now, then in itertools.pairwise(levels):
                 slope = (x - self._denoise(x, now.expand(size, 1))) / now
                 ahead = x + (then - now) * slope
                 if then > 0:
@@ -251,14 +252,14 @@ class CTGAN:
             InputError: if the extra is not installed.
         """
         try:
-            from ctgan import CTGAN as Peer  # type: ignore[import-not-found, unused-ignore]
+            import ctgan  # type: ignore[import-not-found, import-untyped, unused-ignore]
         except ImportError:
             raise InputError("baseline ctgan needs the extra: pip install 'd3pm-ehr[ctgan]'") from None
         import pandas as pd
 
         self.vocabulary = cohort.vocabulary
         frame = pd.DataFrame(cohort.tokens().numpy(), columns=list(cohort.vocabulary.names))
-        self.peer = Peer(epochs=self.epochs, batch_size=self.batch, cuda=False, verbose=False)
+        self.peer = ctgan.CTGAN(epochs=self.epochs, batch_size=self.batch, cuda=False, verbose=False)
         self.peer.set_random_state(self.seed)
         self.peer.fit(frame, discrete_columns=list(frame.columns))
         return self

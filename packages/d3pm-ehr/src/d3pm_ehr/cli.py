@@ -35,8 +35,8 @@ def import_(
     """Read a table of diagnoses into a cohort: records, vocabulary, splits; no identifier is kept.
 
     Args:
-        source: MIMIC DIAGNOSES_ICD or diagnoses_icd, OMOP condition_occurrence, a MEDS folder, a long (patient, code) or
-            wide 0/1 csv or parquet, the NHDS public-use file, or `embedded` for the cohort that ships with the package.
+        source: MIMIC DIAGNOSES_ICD or diagnoses_icd, OMOP condition_occurrence, a MEDS folder, a long (patient, code)
+            or wide 0/1 csv or parquet, the NHDS public-use file, or `embedded` for the cohort that ships here.
         out: folder of the cohort; data/NAME by default.
         format: of the source; told by its columns by default.
         record: the union of a patient's visits, or each visit (MIMIC, OMOP).
@@ -220,7 +220,7 @@ def baseline(
 
 def evaluate(
     data: str,
-    synthetic: list[str],
+    synthetic: str,
     out: str = "runs/d3pm-ehr-evaluate",
     sections: list[Literal["fidelity", "utility", "augmentation", "privacy"]] = [  # noqa: B006 - read only
         "fidelity", "utility", "augmentation", "privacy",
@@ -251,7 +251,7 @@ def evaluate(
     from d3pm_ehr.verbs import evaluate_files
 
     options = {"seed": seed, "floor": floor, "small": small, "known": known, "rows": rows}
-    evaluate_files(data, synthetic, out, sections, align, label, options)
+    evaluate_files(data, synthetic.split(","), out, sections, align, label, options)
 
 
 def reproduce(

@@ -121,7 +121,7 @@ def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
     if loss == "ce" and form == "joint" and kernel != "absorbing":
         raise InputError(
             f"loss ce with posterior joint and kernel {kernel} would sample a wrong law: cross-entropy makes the head "
-            "p(x_0 | x_t), the joint form needs the token's law given the other tokens; use posterior mixture or loss vlb"
+            "p(x_0 | x_t), the joint form needs the token's law given the others; use posterior mixture or loss vlb"
         )
 
 

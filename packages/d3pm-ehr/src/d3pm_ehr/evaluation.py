@@ -115,7 +115,7 @@ def _utility(
 def _augmentation(
     train: Cohort, reference: Cohort, generators: dict[str, Cohort], labels: list[Task], seed: int, small: int
 ) -> dict[str, Any]:
-    """Few real records, with and without synthetic ones; the generator may have seen more records than the classifier."""
+    """Few real records, with and without synthetic ones; the generator may have seen more than the classifier."""
     few = train.take(np.arange(min(small, len(train))))
     rows = {name: cohort for name, cohort in generators.items() if name != HELD_OUT}
     return {"real records": len(few), "generator's records": len(train)} | {

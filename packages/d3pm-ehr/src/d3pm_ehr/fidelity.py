@@ -142,7 +142,7 @@ def _squared(x: sparse.csr_matrix, y: sparse.csr_matrix) -> NDArray[np.float64]:
 
 
 def code_auroc(train: Cohort, test: Cohort, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AUROC on `test` of a logistic regression of each code on all others, trained on `train`; 0.5 where it cannot be."""
+    """AUROC on `test` of logistic regressions of each code on all others, trained on `train`; 0.5 where impossible."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 

@@ -56,8 +56,8 @@ class LatentClasses:
         return joint
 
     @classmethod
-    def fit(cls, cohort: Cohort, classes: int, seed: int = 0, steps: int = 60, prior: float = 20.0) -> "LatentClasses":
-        """Expectation-maximisation, shrunk to the marginals by `prior` records a class (no cell rests on a few records).
+    def fit(cls, cohort: Cohort, classes: int, seed: int = 0, steps: int = 20, prior: float = 20.0) -> "LatentClasses":
+        """Expectation-maximisation, shrunk to the marginals by `prior` records a class: no cell rests on a few.
 
         Args:
             cohort: records.

@@ -11,12 +11,12 @@ from d3pm_ehr.fidelity import prevalence
 from d3pm_ehr.nearest import nearest
 
 DEFINITIONS = {
-    "membership_auc": "AUROC of (- Hamming distance to the nearest synthetic record) for telling training records from as "
-    "many held-out ones; 0.5 gives nothing away",
+    "membership_auc": "AUROC of (- Hamming distance to the nearest synthetic record) for telling training records from "
+    "as many held-out ones; 0.5 gives nothing away",
     "membership_accuracy": "accuracy of calling a record a member when that distance is at most the median",
     "membership_f1": "F1 of the same rule",
-    "attribute_f1": "micro F1 of predicting the other codes of training records from the nearest synthetic record in the "
-    "most common codes",
+    "attribute_f1": "micro F1 of predicting the other codes of training records from the nearest synthetic record "
+    "in the most common codes",
     "exact_copies": "share of these records that equal a training record",
     "nearest_mean": "mean Hamming distance of these records to the nearest training record",
     "nearest_p05": "5th percentile of that distance",

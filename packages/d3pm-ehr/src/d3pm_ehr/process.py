@@ -119,8 +119,8 @@ class DiscreteDiffusion:
         """log Qbar_t[b, x_t] of every level b (their difference for K = 2), flat like the logits.
 
         Added to the logits of the token given the OTHER tokens it gives those of p(x_0 | x_t): the denoiser need not
-        learn to copy its own input. For the absorbing kernel a masked token tells nothing of itself (0), and an unmasked
-        one all (`CERTAIN`).
+        learn to copy its own input. For the absorbing kernel a masked token tells nothing of itself (0), and an
+        unmasked one all (`CERTAIN`).
         """
         if self.absorbing:
             return self._absorbing_evidence(x_t)

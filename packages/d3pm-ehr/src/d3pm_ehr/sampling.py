@@ -4,6 +4,7 @@ Every block of 256 records has a generator of its own, seeded by (seed, block): 
 how many in all, changes no record (up to the rounding of the network's matrix products).
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -76,7 +77,7 @@ def sample_tokens(
     """
     for count, draws in _batches(model, rows, batch, seed):
         x = _start(model, draws)
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in itertools.pairwise(times):
             at = torch.tensor([t], device=x.device)
             x = _fix(model, x, given, at, draws)
             logits = _logits(model, x, at, guide, draws)

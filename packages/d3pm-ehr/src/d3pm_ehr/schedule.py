@@ -57,5 +57,4 @@ def subsequence(steps: int, count: int) -> list[int]:
     """
     if not 1 <= count <= steps:
         raise InputError(f"steps must be in 1..{steps} (the timesteps of the model), got {count}")
-    times = [round(steps * (count - index) / count) for index in range(count + 1)]
-    return times
+    return [round(steps * (count - index) / count) for index in range(count + 1)]

@@ -151,7 +151,8 @@ def guide(model: str, data: str, condition: str, steps: int, seed: int, device: 
     generator.fit_classifier(condition, training, steps=steps, seed=seed)
     generator.save(model)
     print(
-        f"{model}: classifier for {condition!r} trained; sample with --condition {condition!r} --guidance.method classifier"
+        f"{model}: classifier for {condition!r} trained; sample with --condition {condition!r} "
+        "--guidance.method classifier"
     )
 
 

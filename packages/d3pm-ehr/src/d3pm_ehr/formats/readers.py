@@ -112,7 +112,7 @@ def read_meds(path: str | Path, rules: Rules = _RULES, prefixes: Sequence[str] =
 
     Args:
         path: the folder.
-        rules: `truncate` cuts what follows the last `//`: icd3 by the version in the prefix (`ICD//9`), none, or a number.
+        rules: `truncate` cuts what follows the last `//`: icd3 by the version before it (`ICD//9`), none, or a number.
         prefixes: only codes that begin with one of these.
 
     Raises:
@@ -209,9 +209,7 @@ def read_wide(
         blocks.append(_ones(path, piece.first, codes, piece.columns))
         for values, name in zip(columns, categorical, strict=True):
             values += piece.columns[name]
-    cohort = Cohort.from_arrays(
-        np.concatenate(blocks), codes, {name: values for name, values in zip(categorical, columns, strict=True)}
-    )
+    cohort = Cohort.from_arrays(np.concatenate(blocks), codes, dict(zip(categorical, columns, strict=True)))
     return _finish_wide(cohort, rules, vocabulary, path, first or 2), None
 
 
@@ -230,8 +228,11 @@ def _ones(path: Path, first: int, codes: Sequence[str], columns: dict[str, list[
 def _finish_wide(cohort: Cohort, rules: Rules, vocabulary: Vocabulary | None, path: Path, first: int) -> Cohort:
     empty = np.flatnonzero(cohort.lengths() == 0)
     if len(empty) and rules.empty == "error":
-        raise InputError(f"{path}, row {first + int(empty[0])}, columns {cohort.vocabulary.codes[0]} ..: this record has no "
-                         f"code, and {len(empty) - 1} more have none; --empty keep or --empty drop says what to do")  # fmt: skip
+        where = f"{path}, row {first + int(empty[0])}, columns {cohort.vocabulary.codes[0]} .."
+        raise InputError(
+            f"{where}: this record has no code, and {len(empty) - 1} more have none; "
+            "--empty keep or --empty drop says what to do"
+        )
     if vocabulary is None:
         frequency = np.bincount(cohort.codes.indices, minlength=cohort.codes.shape[1])
         order = np.argsort(-frequency, kind="stable")[: rules.max_codes]

@@ -111,7 +111,7 @@ def _parquet_pieces(path: Path, found: dict[str, str], text: Sequence[str]) -> I
         kind = file.schema_arrow.field(found[name]).type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             raise InputError(
-                f"{path}, row 1, column {found[name]}: codes are stored as {kind}, so leading zeros are lost; store text"
+                f"{path}, row 1, column {found[name]}: codes stored as {kind} have lost their leading zeros; store text"
             )
     for batch in file.iter_batches(columns=list(found.values()), batch_size=2**18):
         columns = {}
