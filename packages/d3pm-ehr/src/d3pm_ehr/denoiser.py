@@ -26,15 +26,16 @@ def time_features(t: Int[Tensor, "rows"], timesteps: int) -> Float[Tensor, "rows
 class Denoiser(nn.Module):
     """`forward(x_t, t) = head(hidden(x_t, t)) + offset(x_t, t)`.
 
-    The head starts at weight 0 and the column's own law as bias, and the offset is the token's own evidence
-    (`DiscreteDiffusion.evidence`), so that an untrained denoiser is exact for independent columns. `t` has one entry a
+    The head starts at weight 0 and the column's own law as bias. With `evidence` the offset is the token's own
+    (`DiscreteDiffusion.evidence`), and an untrained denoiser is exact for independent columns. `t` has one entry a
     record, or a single one for all.
 
     Args:
         process: gives the layout, T and the evidence (held by reference, not a submodule).
         network: sizes.
         marginals: flat laws of the columns, as `TokenLayout.empirical` has them.
-        evidence: without it the network must learn to copy its input.
+        evidence: whether to add it; without it the network learns to copy its input. The absorbing kernel always has
+            it: an unmasked token is known.
     """
 
     def __init__(

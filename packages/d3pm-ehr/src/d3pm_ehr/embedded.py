@@ -48,7 +48,12 @@ def embedded_cohort(rows: int = 20_000, seed: int = 0, codes: int = CODES, colum
         cohort = replace(
             cohort, vocabulary=replace(cohort.vocabulary, columns=()), columns=np.zeros((rows, 0), np.uint8)
         )
-    return cohort if codes >= len(cohort.vocabulary.codes) else cohort.top(codes)
+    if codes >= len(cohort.vocabulary.codes):
+        return cohort
+    law = embedded_law()
+    kept = np.sort(np.argsort(-(law.weights @ law.codes), kind="stable")[:codes])  # the law's, not this draw's
+    names = tuple(cohort.vocabulary.codes[i] for i in kept)
+    return replace(cohort, vocabulary=replace(cohort.vocabulary, codes=names), codes=cohort.codes[:, kept])
 
 
 def survey_figures(survey: Cohort) -> dict[str, Any]:

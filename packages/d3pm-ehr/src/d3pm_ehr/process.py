@@ -250,7 +250,9 @@ class DiscreteDiffusion:
         tiny = torch.finfo(logits.dtype).tiny
         r = torch.lerp(absent, present, torch.sigmoid(logits)).clamp(tiny, 1 - torch.finfo(logits.dtype).eps / 2)
         q = torch.where(b.bool(), present, absent)
-        return torch.xlogy(q, q / r) + torch.xlogy(1 - q, (1 - q) / (1 - r))
+        # xlogy(q, q / r) has the gradient 0 / 0 at q = 0, which `where` does not hide: entropies apart from it
+        entropy = torch.special.entr(q) + torch.special.entr(1 - q)
+        return -entropy - q * r.log() - (1 - q) * torch.log1p(-r)
 
     def _group_divergence(self, group: Group, a: Tensor, b: Tensor, logits: Tensor, pi: Tensor, steps: Steps) -> Tensor:
         p = (
@@ -261,7 +263,7 @@ class DiscreteDiffusion:
         coefficients = steps.extended(2)
         q = posterior(a, b, pi, coefficients)
         r = (mixture if self.form == "mixture" else joint)(a, p, pi, coefficients)
-        return torch.xlogy(q, q / r.clamp_min(torch.finfo(r.dtype).tiny)).sum(-1)
+        return -(torch.special.entr(q) + q * r.clamp_min(torch.finfo(r.dtype).tiny).log()).sum(-1)
 
     def prior_divergence(self, x0: UInt8[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
         """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0."""
