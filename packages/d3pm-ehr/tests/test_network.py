@@ -56,7 +56,11 @@ def test_an_untrained_denoiser_is_exact_for_independent_columns(cohort: Cohort, 
         prior = torch.stack([torch.sigmoid(-pi), torch.sigmoid(pi)], -1) if group.levels == 2 else pi.softmax(-1)
         a = x_t[:, group.start : group.stop].long()
         if kernel == "absorbing":
-            expected = torch.where((a == group.levels)[..., None], prior, torch.nn.functional.one_hot(a, group.levels + 1)[..., :-1].float())
+            expected = torch.where(
+                (a == group.levels)[..., None],
+                prior,
+                torch.nn.functional.one_hot(a, group.levels + 1)[..., :-1].float(),
+            )
         else:
             hot = torch.nn.functional.one_hot(a, group.levels)
             stationary = model.process.pi[model.layout.groups.index(group)]
@@ -77,7 +81,9 @@ def test_head_of_hidden_is_forward_and_one_time_serves_all(cohort: Cohort, backb
 
 
 def test_linear_attention_costs_no_square(cohort: Cohort) -> None:
-    layer = EHRD3PM(config(backbone="linear"), "cpu").build(cohort.vocabulary, empirical_laws(cohort)).denoiser.layers[0]  # type: ignore[union-attr, index]
+    layer = (
+        EHRD3PM(config(backbone="linear"), "cpu").build(cohort.vocabulary, empirical_laws(cohort)).denoiser.layers[0]
+    )  # type: ignore[union-attr, index]
     assert layer.project.shape == (2, 4, cohort.vocabulary.layout.columns)  # type: ignore[union-attr]
 
 
@@ -139,7 +145,9 @@ def test_early_stopping_keeps_the_best_weights(cohort: Cohort) -> None:
     few = cohort.take(np.arange(20))
     settings = config(steps=400, patience=2, lr=0.05)
     seen: list[float] = []
-    model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_bound"]))
+    model = EHRD3PM(settings, "cpu").fit(
+        few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_bound"])
+    )
     assert model.state.stopped
     assert model.state.step < 400
     assert model.state.best_bound == min(seen)
@@ -254,13 +262,16 @@ def test_guidance_gradient_has_the_closed_form() -> None:
     found = guide.gradient(y, z, reference, 0.0, t)
     a_y, a_z = model.head(y), model.head(z)
     s = torch.sigmoid(a_y)
-    expected = strength * ((s * (1 - s) * (a_y - a_z)) @ model.output.weight) - w * (1 - torch.sigmoid(y @ w + c0))[:, None]  # type: ignore[union-attr, operator]
+    expected = (
+        strength * ((s * (1 - s) * (a_y - a_z)) @ model.output.weight) - w * (1 - torch.sigmoid(y @ w + c0))[:, None]
+    )  # type: ignore[union-attr, operator]
     torch.testing.assert_close(found, expected)
     by_autograd = y.clone().requires_grad_()
     p, q = torch.sigmoid(model.head(by_autograd)), torch.sigmoid(a_z)
-    energy = strength * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum() - torch.nn.functional.logsigmoid(
-        by_autograd @ w + c0
-    ).sum()
+    energy = (
+        strength * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum()
+        - torch.nn.functional.logsigmoid(by_autograd @ w + c0).sum()
+    )
     energy.backward()
     torch.testing.assert_close(found, by_autograd.grad)
 
@@ -382,7 +393,9 @@ def test_the_wrong_posterior_is_seen_on_records() -> None:
     """Trained by cross-entropy, sampled by the joint form: far too many codes (the refusal's reason)."""
     rows = embedded_cohort(3000, seed=2, codes=24, columns=False)
     settings = config(steps=150, lr=1e-2)
-    settings = replace(settings, diffusion=replace(settings.diffusion, timesteps=30), training=replace(settings.training, every=150))
+    settings = replace(
+        settings, diffusion=replace(settings.diffusion, timesteps=30), training=replace(settings.training, every=150)
+    )
     model = EHRD3PM(settings, "cpu").fit(rows)
     right = float(model.sample(800, seed=0).lengths().mean())
     model.denoiser.process.form = "joint"

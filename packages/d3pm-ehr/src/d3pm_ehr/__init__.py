@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from d3pm_ehr.evaluation import evaluate
     from d3pm_ehr.generator import EHRD3PM
     from d3pm_ehr.guidance import LangevinGuide, train_classifier
-    from d3pm_ehr.guidance_report import guidance_report
+    from d3pm_ehr.guidance_table import guidance_report
     from d3pm_ehr.layout import TokenLayout
-    from d3pm_ehr.nearest import nearest
+    from d3pm_ehr.nearest_records import nearest
     from d3pm_ehr.posterior import joint_to_mixture, mixture_to_joint
     from d3pm_ehr.process import DiscreteDiffusion
     from d3pm_ehr.schedule import noise_schedule
@@ -29,9 +29,9 @@ _HOMES = {
     "evaluation": ["evaluate"],
     "generator": ["EHRD3PM"],
     "guidance": ["LangevinGuide", "train_classifier"],
-    "guidance_report": ["guidance_report"],
+    "guidance_table": ["guidance_report"],
     "layout": ["TokenLayout"],
-    "nearest": ["nearest"],
+    "nearest_records": ["nearest"],
     "posterior": ["joint_to_mixture", "mixture_to_joint"],
     "process": ["DiscreteDiffusion"],
     "schedule": ["noise_schedule"],

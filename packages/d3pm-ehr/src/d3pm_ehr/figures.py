@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.fidelity import cooccurrence, correlation, prevalence
-from d3pm_ehr.nearest import nearest
+from d3pm_ehr.nearest_records import nearest
 
 CAPTIONS = {
     "prevalence": "Share of records with each code; the grey points are held-out real records, the line is equality.",

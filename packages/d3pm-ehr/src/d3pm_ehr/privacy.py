@@ -8,7 +8,7 @@ from scipy import sparse
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.fidelity import prevalence
-from d3pm_ehr.nearest import nearest
+from d3pm_ehr.nearest_records import nearest
 
 DEFINITIONS = {
     "membership_auc": "AUROC of (- Hamming distance to the nearest synthetic record) for telling training records from "

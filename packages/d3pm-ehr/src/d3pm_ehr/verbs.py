@@ -28,7 +28,7 @@ from d3pm_ehr.formats.nhds import read_nhds
 from d3pm_ehr.formats.storage import check_out, load_cohort, save_cohort
 from d3pm_ehr.formats.writers import OutFormat, check_destination, write_records
 from d3pm_ehr.generator import EHRD3PM, empirical_laws, load_state, save_state
-from d3pm_ehr.guidance_report import DEFINITIONS, guidance_report, strengths
+from d3pm_ehr.guidance_table import DEFINITIONS, guidance_report, strengths
 from d3pm_ehr.report import draw, fidelity_table, privacy_table, utility_table, write_report
 from d3pm_ehr.training import TrainingState
 from d3pm_ehr.utility import custom_task, disease_tasks

@@ -26,8 +26,9 @@ def clean_icd(code: str, version: int) -> str:
         raise InputError(
             f"{code!r} was read as a number: its leading zeros are lost; write the codes as text ('0389', not 389)"
         )
+    dots = text.count(".")
     text = text.replace(".", "")
-    if not (ICD9 if version == 9 else ICD10).fullmatch(text):
+    if dots > 1 or not (ICD9 if version == 9 else ICD10).fullmatch(text):
         raise InputError(f"{code!r} is not an ICD-{version} code")
     return text
 

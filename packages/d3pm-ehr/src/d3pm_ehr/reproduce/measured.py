@@ -12,7 +12,7 @@ from d3pm_ehr.condition import Condition
 from d3pm_ehr.config import Guidance
 from d3pm_ehr.fidelity import fidelity, prevalence, r2
 from d3pm_ehr.generator import EHRD3PM
-from d3pm_ehr.guidance_report import describe
+from d3pm_ehr.guidance_table import describe
 from d3pm_ehr.privacy import attribute_inference, membership
 from d3pm_ehr.reproduce.shared import (
     OURS,

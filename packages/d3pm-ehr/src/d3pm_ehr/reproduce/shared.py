@@ -38,8 +38,8 @@ class Data:
 def survey_path() -> Path | None:
     """The public-use file: in the folder that D3PM_EHR_DATA names, or in ../shared/data/ehr of the repository."""
     named = os.environ.get("D3PM_EHR_DATA")
-    places = [Path(named)] if named else [place.parent / "shared" / "data" / "ehr" for place in Path.cwd().parents]
-    places = places if named else [Path.cwd().parent / "shared" / "data" / "ehr", *places]
+    above = (Path.cwd(), *Path.cwd().parents)
+    places = [Path(named)] if named else [place.parent / "shared" / "data" / "ehr" for place in above]
     return next((place / SURVEY_FILE for place in places if (place / SURVEY_FILE).exists()), None)
 
 
