@@ -51,7 +51,8 @@ def project(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     old = sys.argv
     for arguments in (
-        ["import", source, "--out", folder / "data", "--quiet"], ["train", folder / "data", "--out", folder / "run", *SMALL],
+        ["import", source, "--out", folder / "data", "--quiet"],
+        ["train", folder / "data", "--out", folder / "run", *SMALL],
     ):  # fmt: skip
         sys.argv = ["d3pm-ehr", *map(str, arguments)]
         assert main() == 0

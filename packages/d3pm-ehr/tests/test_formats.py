@@ -170,7 +170,8 @@ def test_a_cohort_on_disk_names_no_patient(tmp_path: Path) -> None:
 
 
 def test_omop_counts_unmapped_concepts_in_any_case(tmp_path: Path) -> None:
-    text = "PERSON_ID,CONDITION_CONCEPT_ID,CONDITION_START_DATE\n1,201826,2020-01-01\n1,0,2020-01-01\n2,201826,2020-01-01\n"
+    text = "PERSON_ID,CONDITION_CONCEPT_ID,CONDITION_START_DATE\n"
+    text += "1,201826,2020-01-01\n1,0,2020-01-01\n2,201826,2020-01-01\n"
     cohort, _ = read_omop(write(tmp_path / "o.csv", text), PLAIN)
     assert cohort.vocabulary.codes == ("OMOP:201826",)
     assert cohort.info["rows with concept 0 (unmapped)"] == 1

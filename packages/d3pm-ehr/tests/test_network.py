@@ -51,7 +51,9 @@ def test_an_untrained_denoiser_is_exact_for_independent_columns(cohort: Cohort, 
     x0, t = cohort.tokens(slice(0, 20)), torch.full((20,), 3)
     x_t = model.process.corrupt(x0, t, torch.Generator().manual_seed(0))
     laws = model.layout.probabilities(model(x_t, t))
-    for group, law, pi in zip(model.layout.groups, laws, [part for _, part in model.layout.parts(model.base_logits)]):
+    for group, law, pi in zip(
+        model.layout.groups, laws, [part for _, part in model.layout.parts(model.base_logits)], strict=True
+    ):
         signal = float(model.process.abar[3])
         prior = torch.stack([torch.sigmoid(-pi), torch.sigmoid(pi)], -1) if group.levels == 2 else pi.softmax(-1)
         a = x_t[:, group.start : group.stop].long()
@@ -122,16 +124,16 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(cohort: Cohort, tmp_pa
     settings = config(steps=12, time_sampler="importance")
     whole = EHRD3PM(settings, "cpu").fit(cohort, cohort)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(state: TrainingState, metrics: dict[str, float]) -> None:
         save_state(tmp_path, cut, state)
         if state.step == 8:
-            raise Stop
+            raise StopError
 
     cut = EHRD3PM(settings, "cpu")
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         cut.fit(cohort, cohort, after=stop)
     again = EHRD3PM(settings, "cpu").build(cohort.vocabulary, empirical_laws(cohort))
     state = load_state(tmp_path, again)

@@ -1,7 +1,7 @@
 """What a generator is compared with: independent Bernoulli, Gaussian diffusion (EDM), a MedGAN, and CTGAN."""
 
 import itertools
-from typing import Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import torch
@@ -221,7 +221,8 @@ class MedGAN:
         return self
 
     def _decode(self, z: Tensor) -> Tensor:
-        for index, (layer, norm) in enumerate(self.generator):  # type: ignore[misc] # pairs of modules
+        pairs: Any = self.generator
+        for index, (layer, norm) in enumerate(pairs):
             z = z + (torch.relu if index == 0 else torch.tanh)(norm(layer(z)))
         return self.decoder(z)
 

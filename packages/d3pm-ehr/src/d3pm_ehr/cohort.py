@@ -65,7 +65,7 @@ class Cohort:
         Raises:
             InputError: for an empty table, or a value that is not 0 or 1 (names row and column).
         """
-        matrix = sparse.csr_matrix(codes)
+        matrix: Any = sparse.csr_matrix(codes)  # type: ignore[arg-type] # scipy takes whatever numpy does
         if matrix.shape[0] == 0:
             raise InputError("the table has no rows")
         wrong = np.flatnonzero((matrix.data != 1) & (matrix.data != 0))
@@ -79,8 +79,8 @@ class Cohort:
         if isinstance(names, Vocabulary):
             return cls(names, matrix, np.zeros((matrix.shape[0], 0), np.uint8))
         made, values = [], []
-        for name, column in (columns or {}).items():
-            levels, index = np.unique(np.asarray(column).astype(str), return_inverse=True)
+        for name, given in (columns or {}).items():
+            levels, index = np.unique(np.asarray(given).astype(str), return_inverse=True)
             if len(levels) > 254:
                 raise InputError(f"column {name!r} has {len(levels)} distinct values; at most 254 levels, or bin it")
             made.append(Column(name, tuple(levels)))

@@ -73,7 +73,7 @@ def train_classifier(
         torch.manual_seed(seed)
         classifier = NoisyClassifier(model.network.width, model.process.timesteps).to(device)
     with torch.no_grad():
-        classifier.layers[2].bias.fill_(float(torch.logit(labels.float().mean())))  # type: ignore[union-attr, operator]
+        classifier.layers[2].bias.fill_(float(torch.logit(labels.float().mean())))  # type: ignore[operator] # a Linear's bias
     optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
     for step in progress(range(steps), "training the classifier"):
         host = torch.Generator().manual_seed(mix(seed + 1, 2 * step))

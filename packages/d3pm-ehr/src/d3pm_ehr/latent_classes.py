@@ -41,7 +41,7 @@ class LatentClasses:
         for index, law in enumerate(self.columns):
             cumulative = law.cumsum(1)[:, :-1]
             levels[:, index] = (rng.random(rows)[:, None] >= cumulative[classes]).sum(1)
-        codes = sparse.csr_matrix(sparse.vstack(parts), dtype=np.uint8)
+        codes = sparse.csr_matrix(sparse.vstack(parts)).astype(np.uint8)
         return Cohort(self.vocabulary, codes, levels, None, {"source": "embedded"})
 
     def log_likelihood(self, cohort: Cohort) -> NDArray[np.float64]:

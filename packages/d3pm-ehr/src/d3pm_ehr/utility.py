@@ -12,7 +12,7 @@ from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.vocabulary import Vocabulary
 
 # categories of the diagnoses, ICD-9 and ICD-10
-DISEASES = {
+DISEASES: dict[str, dict[str, tuple[str, ...]]] = {
     "diabetes": {"ICD9CM": ("250",), "ICD10CM": ("E11",)},
     "kidney disease": {"ICD9CM": ("585", "403", "404"), "ICD10CM": ("N18", "I12", "I13")},
     "COPD": {"ICD9CM": ("491", "492", "496"), "ICD10CM": ("J41", "J42", "J43", "J44")},

@@ -56,7 +56,7 @@ def read_aligned(path: str | Path, vocabulary: Vocabulary, unknown: Literal["err
 
 def _lookup(vocabulary: Vocabulary) -> dict[str, tuple[int, int]]:
     """Every name a code or a level may have: to (code, 1), or (column after the codes, level)."""
-    names = {}
+    names: dict[str, tuple[int, int]] = {}
     for index, code in enumerate(vocabulary.codes):
         names |= dict.fromkeys((code, meds_code(code)), (index, 1))
     for code in vocabulary.codes:
@@ -96,11 +96,11 @@ def _from_pairs(
         first = next(iter(unseen.values()))
         raise InputError(f"{first}: {len(unseen)} codes are not in the vocabulary: {', '.join(list(unseen)[:5])} "
                          "(--align leaves them out)")  # fmt: skip
-    row, place, level = np.concatenate(rows), np.concatenate(places), np.concatenate(levels)
+    row, column, level = np.concatenate(rows), np.concatenate(places), np.concatenate(levels)
     split, count = len(vocabulary.codes), len(records.index)
-    code = place < split
-    matrix = sparse.csr_matrix((np.ones(int(code.sum()), np.uint8), (row[code], place[code])), shape=(count, split))
+    code = column < split
+    matrix = sparse.csr_matrix((np.ones(int(code.sum()), np.uint8), (row[code], column[code])), shape=(count, split))
     matrix.data[:] = 1
     table = np.zeros((count, len(vocabulary.columns)), np.uint8)
-    table[row[~code], place[~code] - split] = level[~code]
+    table[row[~code], column[~code] - split] = level[~code]
     return Cohort(vocabulary, matrix, table)

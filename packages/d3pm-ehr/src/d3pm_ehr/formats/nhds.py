@@ -6,7 +6,7 @@ its data be used for statistical purposes only and that nobody try to identify a
 
 import bz2
 import gzip
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +71,14 @@ def read_nhds(path: str | Path, rules: Rules = _RULES) -> tuple[Cohort, None]:
 
 
 def _add(
-    pairs: Pairs, first: int, lines: list[str], records: list[str], codes: list[str], rows: list[int], key
-) -> None:  # type: ignore[no-untyped-def] # a closure over the rules
+    pairs: Pairs,
+    first: int,
+    lines: list[str],
+    records: list[str],
+    codes: list[str],
+    rows: list[int],
+    key: Callable[[str], str],
+) -> None:
     """Rows here are diagnoses: an error is told with the line of its discharge."""
     keys: dict[str, str] = {}
     for code, row in zip(codes, rows, strict=True):

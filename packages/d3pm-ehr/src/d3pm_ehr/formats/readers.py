@@ -118,8 +118,8 @@ def read_meds(path: str | Path, rules: Rules = _RULES, prefixes: Sequence[str] =
     Raises:
         InputError: for a folder that is no MEDS data set, or a shard that the meds package does not accept.
     """
-    import pyarrow.parquet
-    from meds import DataSchema, data_subdirectory, subject_splits_filepath
+    import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
+    from meds.schema import DataSchema, data_subdirectory, subject_splits_filepath
 
     check_truncation(rules.truncate)
     root = Path(path)
@@ -142,8 +142,8 @@ def read_meds(path: str | Path, rules: Rules = _RULES, prefixes: Sequence[str] =
     split = None
     if (root / subject_splits_filepath).exists():
         table = pyarrow.parquet.read_table(root / subject_splits_filepath)
-        subjects = map(str, table.column("subject_id").to_pylist())
-        split = dict(zip(subjects, table.column("split").to_pylist(), strict=True))
+        numbers = map(str, table.column("subject_id").to_pylist())
+        split = dict(zip(numbers, table.column("split").to_pylist(), strict=True))
     return pairs.cohort(split)
 
 
@@ -203,7 +203,9 @@ def read_wide(
     if missing:
         raise InputError(f"{path}, row 1: there is no column {missing[0]!r}; columns: {', '.join(names[:12])}")
     codes = [name for name in names if name != record_column and name not in categorical]
-    blocks, columns, first = [], [[] for _ in categorical], None
+    blocks: list[np.ndarray] = []
+    columns: list[list[str]] = [[] for _ in categorical]
+    first: int | None = None
     for piece in read_table(path, [*codes, *categorical]):
         first = piece.first if first is None else first
         blocks.append(_ones(path, piece.first, codes, piece.columns))

@@ -40,7 +40,7 @@ def save_cohort(cohort: Cohort, out: str | Path) -> None:
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=".part"))
     try:
         codes = cohort.codes.tocsr()
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "indptr": codes.indptr.astype(np.int64), "indices": codes.indices.astype(np.int32),
             "columns": np.ascontiguousarray(cohort.columns),
         }  # fmt: skip

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.csv  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 from shared_core.errors import InputError
 

@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.csv  # type: ignore[import-untyped, unused-ignore]
+import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
 from jaxtyping import UInt8
 from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_json
@@ -128,7 +129,7 @@ def _long(vocabulary: Vocabulary) -> Callable[[Cohort, int], pa.Table]:
 def _wide(vocabulary: Vocabulary) -> Callable[[Cohort, int], pa.Table]:
     def make(cohort: Cohort, first: int) -> pa.Table:
         dense = cohort.codes.toarray()
-        table = {"patient": _names(first, np.arange(len(cohort)))}
+        table: dict[str, Any] = {"patient": _names(first, np.arange(len(cohort)))}
         table |= {code: dense[:, index] for index, code in enumerate(vocabulary.codes)}
         for index, column in enumerate(vocabulary.columns):
             table[column.name] = np.array(column.levels)[cohort.columns[:, index]].tolist()
@@ -174,7 +175,7 @@ def _stripped(vocabulary: Vocabulary, system: str, format: str) -> np.ndarray:
 
 def _write_meds(vocabulary: Vocabulary, pieces: Pieces, path: Path) -> int:
     """data/0.parquet, 1.parquet, ... (a piece each), codes, splits and dataset.json, checked by the meds package."""
-    import meds
+    from meds import schema as meds
 
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=".part"))
@@ -195,7 +196,7 @@ def _write_meds(vocabulary: Vocabulary, pieces: Pieces, path: Path) -> int:
         splits = pa.table({"subject_id": subjects, "split": pa.array([meds.train_split] * rows, pa.string())})
         pa.parquet.write_table(meds.SubjectSplitSchema.align(splits), aside / meds.subject_splits_filepath)
         write_json(aside / meds.dataset_metadata_filepath, {
-            "dataset_name": "synthetic records", "etl_name": "d3pm-ehr", "meds_version": meds.__version__,
+            "dataset_name": "synthetic records", "etl_name": "d3pm-ehr", "meds_version": version("meds"),
         })  # fmt: skip
         aside.chmod(0o755)
         if path.exists():
@@ -207,7 +208,7 @@ def _write_meds(vocabulary: Vocabulary, pieces: Pieces, path: Path) -> int:
 
 
 def _meds_table(vocabulary: Vocabulary, codes: list[str], cohort: Cohort, first: int) -> pa.Table:
-    import meds
+    from meds import schema as meds
 
     rows, values = _pairs(cohort)
     parts, keys, timed = [rows], [np.array(codes, object)[values]], [np.ones(len(rows), bool)]

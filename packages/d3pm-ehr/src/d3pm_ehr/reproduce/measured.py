@@ -46,13 +46,14 @@ def _on(source: Source) -> str:
 
 def _register(id: str, measure: Callable[[Context, Source], Measurement], **claim: str) -> None:
     """The same claim on both sources."""
-    for source in ("embedded", "survey"):
+    sources: tuple[Source, Source] = ("embedded", "survey")
+    for source in sources:
 
-        def bound(context: Context, source: Source = source) -> Measurement:  # type: ignore[assignment] # a literal
+        def bound(context: Context, source: Source = source) -> Measurement:
             return absent(context, source) or measure(context, source)
 
         suffix = "" if source == "embedded" else "-survey"
-        statement = f"On {_on(source)}: {claim['statement']}"  # type: ignore[arg-type] # a literal
+        statement = f"On {_on(source)}: {claim['statement']}"
         claims.add(id + suffix, **(claim | {"statement": statement}))(bound)
 
 
@@ -285,8 +286,8 @@ def measure_augmentation(context: Context, source: Source) -> Measurement:
     if context.scale == "smoke":
         return undecided(context, measured, ends, (figure,))
     holds = min(gains[OURS]) > 0 and np.mean(gains[OURS]) > np.mean(gains["independent"])
-    note = (f"3 seeds; {SMALL} real records and {len(data.reference)} synthetic ones. The generators saw {len(data.train)}"
-            f" records, more than the classifier; the row of the same rows saw the {SMALL} only. {TRIED}")  # fmt: skip
+    note = (f"3 seeds; {SMALL} real records and {len(data.reference)} synthetic ones. The generators saw "
+            f"{len(data.train)} records, more than the classifier; the last row's saw the {SMALL} only. {TRIED}")  # fmt: skip
     return Measurement(measured, bool(holds), ends, note, (figure,))
 
 

@@ -83,11 +83,11 @@ def _survey() -> Cohort:
     return Cohort(bare, cohort.codes, np.zeros((len(cohort), 0), np.uint8))
 
 
-def config_of(context: Context, seed: int, **diffusion: Any) -> GeneratorConfig:
+def config_of(context: Context, seed: int) -> GeneratorConfig:
     """Settings chosen on seed 100, which is not reported."""
     steps = context.at(60, 1200, 20_000)
     return GeneratorConfig(
-        Diffusion(**({"kernel": "uniform", "timesteps": context.at(10, 50, 50)} | diffusion)),
+        Diffusion(timesteps=context.at(10, 50, 50)),
         Network(width=context.at(48, 192, 512)),
         Training(steps=steps, every=steps, lr=2e-3),
         context.seed * 1000 + seed,
