@@ -29,7 +29,9 @@ def _case(codes: int) -> Comparison:
         log_xt = theirs.sample(theirs.pred(log_x0, t - 1), torch.rand(log_x0.shape, generator=noise))
         return theirs.divergence(log_x0, log_xt, _log_pred(logits), t - 1)
 
-    same_noise = theirs.divergence(theirs.index_to_log(x0), theirs.index_to_log(x_t), _log_pred(logits), t - 1)
+    # the peer's form is `joint`: it is given the head that makes both the same map (mixture_to_joint)
+    others = _log_pred(logits - ours.evidence(x_t, t))
+    same_noise = theirs.divergence(theirs.index_to_log(x0), theirs.index_to_log(x_t), others, t - 1)
     same = torch.allclose(ours.divergence(x0, x_t, logits, t), same_noise, rtol=2e-3, atol=2e-3)
     question = f"bookkeeping of a training step, {ROWS} records of {codes} binary tokens: noise, both posteriors, KL"
     return compare(f"bookkeeping-{codes}", question, "one-hot log space (as multinomial diffusion)",

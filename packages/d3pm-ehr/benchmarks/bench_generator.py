@@ -151,8 +151,10 @@ def _memory() -> list[Comparison]:
             used = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         held = rows * 128 * 4 / 2**20  # one float table of all records
         question = f"peak memory added by sampling {rows} records of 128 codes to parquet, streamed"
-        found.append(compare(f"memory-{rows}", question, "one float32 table of all records", [max(float(used[0]), 1.0)], [held],
-                             unit="MiB", same_result=int(used[1]) == rows))  # fmt: skip
+        peer, whole = "one float32 table of all records", int(used[1]) == rows
+        found.append(
+            compare(f"memory-{rows}", question, peer, [max(float(used[0]), 1.0)], [held], unit="MiB", same_result=whole)
+        )
     return found
 
 

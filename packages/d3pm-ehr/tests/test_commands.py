@@ -94,7 +94,7 @@ def test_conditions_from_the_command_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     run = project / "run"
-    base = ["sample", run, "--n", "50", "--condition", "250,!585"]
+    base = ["sample", run, "--n", "50", "--condition", "250,!401"]
     assert call(monkeypatch, capsys, *base, "--out", tmp_path / "own.csv")[0] == 0
     code, _, err = call(monkeypatch, capsys, *base, "--out", tmp_path / "c.csv", "--guidance.method", "classifier")
     assert (code, "no classifier was trained" in err, (tmp_path / "c.csv").exists()) == (2, True, False)
@@ -148,7 +148,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     project: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     data, run, new = project / "data", project / "run", tmp_path / "new"
-    (tmp_path / "mine.csv").write_text("x")
+    (tmp_path / "mine.csv").write_text("x\n1\n")
     table: list[tuple[list[Any], str]] = [
         (["import", tmp_path / "none.csv", "--out", new], "none.csv: no such file"),
         (["import", source, "--out", data], "is there already"),
@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         assert words in err, err
         assert err.count("\n") == 1
         assert not new.exists(), arguments
-    assert (tmp_path / "mine.csv").read_text() == "x"
+    assert (tmp_path / "mine.csv").read_text() == "x\n1\n"
 
 
 @pytest.mark.slow

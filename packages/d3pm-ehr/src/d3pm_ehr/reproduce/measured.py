@@ -287,7 +287,7 @@ def measure_augmentation(context: Context, source: Source) -> Measurement:
         return undecided(context, measured, ends, (figure,))
     holds = min(gains[OURS]) > 0 and np.mean(gains[OURS]) > np.mean(gains["independent"])
     note = (f"3 seeds; {SMALL} real records and {len(data.reference)} synthetic ones. The generators saw "
-            f"{len(data.train)} records, more than the classifier; the last row's saw the {SMALL} only. {TRIED}")  # fmt: skip
+            f"{len(data.train)} records, the last row's the {SMALL} only. {TRIED}")  # fmt: skip
     return Measurement(measured, bool(holds), ends, note, (figure,))
 
 
