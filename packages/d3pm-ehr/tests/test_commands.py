@@ -99,7 +99,7 @@ def test_conditions_from_the_command_line(
     code, _, err = call(monkeypatch, capsys, *base, "--out", tmp_path / "c.csv", "--guidance.method", "classifier")
     assert (code, "no classifier was trained" in err, (tmp_path / "c.csv").exists()) == (2, True, False)
     assert (
-        call(monkeypatch, capsys, "guide", run, project / "data", "--condition", "250", "--steps", "20", "--quiet")[0]
+        call(monkeypatch, capsys, "guide", run, project / "data", "250", "--steps", "20", "--quiet")[0]
         == 0
     )
     classifier = ["sample", run, "--n", "20", "--condition", "250", "--guidance.method", "classifier"]
@@ -109,7 +109,7 @@ def test_conditions_from_the_command_line(
     header, *rows = (tmp_path / "w.csv").read_text().replace('"', "").splitlines()
     place = header.split(",").index("ICD9CM:250")
     assert [row.split(",")[place] for row in rows] == ["1"] * 20
-    sweep = ["sweep", run, project / "data", "--condition", "250", "--strengths", "1,0.1", "--n", "60", "--quiet"]
+    sweep = ["sweep", run, project / "data", "250", "--strengths", "1,0.1", "--n", "60", "--quiet"]
     code, out, err = call(monkeypatch, capsys, *sweep, "--out", tmp_path / "sweep")
     assert (code, err) == (0, "")
     assert "lambda 0.1" in out
@@ -176,7 +176,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["sample", run, "--out", new, "--transition-times"], "need kernel absorbing"),
         (["sample", run, "--out", new, "--format", "omop"], "needs a file name ending in"),
         (["sample", run, "--out", new, "--device", "cuda"], "device 'cuda' is not available here"),
-        (["guide", run, data, "--condition", "401|!"], "not in the vocabulary"),
+        (["guide", run, data, "401|!"], "not in the vocabulary"),
         (["baseline", data, "--name", "vae", "--out", new], "expected one of"),
         (["evaluate", data, tmp_path / "none.csv", "--out", new], "none.csv: no such file"),
         (["evaluate", data, run, "--out", new], "is neither a cohort nor a MEDS data set"),
