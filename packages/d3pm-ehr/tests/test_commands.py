@@ -98,10 +98,7 @@ def test_conditions_from_the_command_line(
     assert call(monkeypatch, capsys, *base, "--out", tmp_path / "own.csv")[0] == 0
     code, _, err = call(monkeypatch, capsys, *base, "--out", tmp_path / "c.csv", "--guidance.method", "classifier")
     assert (code, "no classifier was trained" in err, (tmp_path / "c.csv").exists()) == (2, True, False)
-    assert (
-        call(monkeypatch, capsys, "guide", run, project / "data", "250", "--steps", "20", "--quiet")[0]
-        == 0
-    )
+    assert call(monkeypatch, capsys, "guide", run, project / "data", "250", "--steps", "20", "--quiet")[0] == 0
     classifier = ["sample", run, "--n", "20", "--condition", "250", "--guidance.method", "classifier"]
     assert call(monkeypatch, capsys, *classifier, "--out", tmp_path / "c.csv")[0] == 0
     fixed = ["sample", run, "--n", "20", "--given", "250=1,401=0", "--drop-empty", "--format", "wide"]

@@ -76,19 +76,26 @@ def length_figure(reference: Cohort, generators: Mapping[str, Cohort]) -> Any:
 def utility_figure(utility: Mapping[str, Mapping[str, Any]]) -> Any:
     """AUROC with its interval, grouped by label."""
     names = list(utility)
-    tasks = list(utility[names[0]])
+    tasks = [task for task in utility[names[0]] if all(rows[task]["auroc"] is not None for rows in utility.values())]
     figure, (axis,) = _axes(1, max(5.0, 1.6 * len(tasks) + 2))
     width = 0.8 / len(names)
     for index, name in enumerate(names):
         rows = [utility[name][task] for task in tasks]
-        heights = [row["auroc"] or 0 for row in rows]
+        heights = [row["auroc"] for row in rows]
         spread = np.array(
             [np.abs(np.array(row.get("auroc_interval", [h, h])) - h) for row, h in zip(rows, heights, strict=True)]
         )
-        axis.bar(np.arange(len(tasks)) + index * width, heights, width, yerr=spread.T, label=name, error_kw={"lw": 0.7})
+        axis.bar(
+            np.arange(len(tasks)) + index * width,
+            heights,
+            width,
+            yerr=spread.reshape(-1, 2).T,
+            label=name,
+            error_kw={"lw": 0.7},
+        )
     axis.set_xticks(np.arange(len(tasks)) + 0.4 - width / 2, tasks)
     axis.axhline(0.5, c="k", lw=0.8)
-    axis.set(ylabel="AUROC on real records", ylim=(0.3, 1.0))
+    axis.set(ylabel="AUROC on real records", ylim=(0, 1))
     axis.legend(fontsize=7, ncols=2, loc="upper right")
     return figure
 
