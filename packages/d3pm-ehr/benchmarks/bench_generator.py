@@ -86,7 +86,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.step()
 
 
-def _sampling_rows(codes: int, count: int = 1024) -> list[Comparison]:
+def _sampling_rows(codes: int, count: int = 512) -> list[Comparison]:
     cohort = _cohort(2000, codes)
     model = _model(cohort).denoiser
     tab = Trunk(2 * codes, WIDTH, DEPTH)
@@ -115,7 +115,7 @@ def _sampling_rows(codes: int, count: int = 1024) -> list[Comparison]:
     same = same and _blocks(model) == _blocks(tab)
     found = []
     for name, peer in (("TabDDPM-style loop", tabddpm), ("EDM-style loop (Heun)", heun)):
-        mine_s, theirs_s = alternate(mine, peer, repeats=5, warmup=1)
+        mine_s, theirs_s = alternate(mine, peer, repeats=3, warmup=1)
         rates = [count / s for s in mine_s], [count / s for s in theirs_s]
         question = f"sampling, {STEPS} steps, {codes} codes, width {WIDTH}"
         row = compare(f"sampling-{codes}", question, name, *rates, unit="records/s", better="higher", same_result=same)

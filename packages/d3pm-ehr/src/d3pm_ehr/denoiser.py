@@ -107,13 +107,18 @@ class MLPDenoiser(Denoiser):
 
     def hidden(self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]) -> Float[Tensor, "rows width"]:
         """LayerNorm of the last block."""
-        features = time_features(t, self.process.timesteps).to(self.inward.weight.dtype)
-        film = self.time(features).chunk(self.network.depth + 1, -1)
+        film = self._film(t).chunk(self.network.depth + 1, -1)
         scale, shift = film[0].chunk(2, -1)
         h = self.inward(self._features(x_t)) * (1 + scale) + shift
         for block, own in zip(self.blocks, film[1:], strict=True):
             h = block(h, own)
         return self.norm(h)
+
+    def _film(self, t: Tensor) -> Tensor:
+        """Scales and shifts of every block: computed once for each distinct time, not for each record."""
+        distinct, place = torch.unique(t, return_inverse=True)
+        features = time_features(distinct, self.process.timesteps).to(self.inward.weight.dtype)
+        return self.time(features)[place]
 
     def head(self, z: Float[Tensor, "rows width"]) -> Float[Tensor, "rows logits"]:
         """One linear map."""

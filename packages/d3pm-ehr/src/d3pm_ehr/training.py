@@ -102,7 +102,12 @@ def train_denoiser(
         raise InputError(f"accelerate's {accelerator.distributed_type.value} shards weights that fit on one device: "
                          "configure several processes instead")  # fmt: skip
     model.process.to(accelerator.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        fused=accelerator.device.type in ("cpu", "cuda"),
+    )
     state = state or TrainingState()
     if state.step:
         optimizer.load_state_dict({"state": state.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
