@@ -6,7 +6,7 @@ from d3pm_ehr import Bernoulli, Cohort, GaussianDiffusion, MedGAN, embedded_coho
 from d3pm_ehr.baselines import make_baseline
 from d3pm_ehr.fidelity import cooccurrence, correlation, fidelity, length_distance, mmd2, prediction_codes
 from d3pm_ehr.guidance_table import effect_size
-from d3pm_ehr.nearest_records import _dense, _sparse
+from d3pm_ehr.nearest_records import _packed, _sparse
 from d3pm_ehr.privacy import attribute_inference, copies, membership
 from d3pm_ehr.utility import Task, _intervals, check_no_leak, custom_task, disease_tasks, scores
 from hypothesis import given
@@ -30,9 +30,17 @@ def test_nearest_is_the_loop_over_sets(seed: int, queries: int, references: int,
         [set(table.indices[s:e]) for s, e in zip(table.indptr[:-1], table.indptr[1:], strict=True)] for table in (a, b)
     ]
     expected = [min((len(x ^ y), i) for i, y in enumerate(sets[1])) for x in sets[0]]
-    for way in (_sparse, _dense, nearest):
+    for way in (_whole(_sparse), _whole(_packed), nearest):
         distance, where = way(a, b)
         assert list(zip(distance.tolist(), where.tolist(), strict=True)) == expected
+
+
+def _whole(way):  # type: ignore[no-untyped-def] # a helper
+    def call(a, b):  # type: ignore[no-untyped-def]
+        parts = list(way(a, b))
+        return tuple(np.concatenate([part[i] for part in parts]) for i in (0, 1))
+
+    return call
 
 
 def test_correlation_of_a_constant_code_is_zero_and_never_nan() -> None:

@@ -194,11 +194,23 @@ class DiscreteDiffusion:
         uniforms: Float[Tensor, "rows columns"],
     ) -> UInt8[Tensor, "rows columns"]:
         """Draw x_s ~ p(x_s | x_t), all tokens in parallel, from one uniform number a token."""
+        if self.absorbing:
+            return self._unmask(x_t, logits, self.steps(s, t), uniforms)
         parts = []
         for group, law in zip(self.layout.groups, self.reverse(x_t, logits, s, t), strict=True):
             u = uniforms[:, group.start : group.stop]
-            binary = group.levels == 2 and not self.absorbing
-            parts.append((u < law).to(torch.uint8) if binary else _draw(law, u))
+            parts.append((u < law).to(torch.uint8) if group.levels == 2 else _draw(law, u))
+        return torch.cat(parts, 1)
+
+    def _unmask(self, x_t: Tensor, logits: Tensor, steps: Steps, uniforms: Tensor) -> Tensor:
+        """A masked token leaves MASK where u < 1 - noise_s / noise_t; given that, u rescaled draws its level."""
+        leave = (1 - steps.noise_s / steps.noise_t)[..., None]
+        parts = []
+        for group, p in zip(self.layout.groups, self.layout.probabilities(logits), strict=True):
+            a, u = x_t[:, group.start : group.stop], uniforms[:, group.start : group.stop]
+            fresh = (u / leave).clamp_max(1 - 1e-7)
+            drawn = (fresh < p).to(torch.uint8) if group.levels == 2 else _draw(p, fresh)
+            parts.append(torch.where((a == group.levels) & (u < leave), drawn, a))
         return torch.cat(parts, 1)
 
     # -- losses ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from d3pm_ehr.reproduce.shared import (
     seeds,
     undecided,
 )
-from d3pm_ehr.utility import augmentation, disease_tasks, scores
+from d3pm_ehr.utility import disease_tasks, scores
 
 TRIED = (
     "Settings of D3PM from {} configurations on seed 100 of the embedded law, which is not reported; the Gaussian and "
@@ -195,7 +195,7 @@ _register(
 
 def measure_guidance(context: Context, source: Source) -> Measurement:
     """Claim A: the paper's update with a trained classifier; the head's own probability and replacement beside it."""
-    count = context.at(400, 2000, 10_000)
+    count = context.at(200, 1024, 10_000)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds(context):
         data, model = data_of(context, source, seed), model_of(context, source, seed)
@@ -241,7 +241,7 @@ def _guided_rows(
     context: Context, model: EHRD3PM, train: Cohort, reference: Cohort, text: str, seed: int, count: int
 ) -> list[dict[str, Any]]:
     condition = Condition.parse(text, model.vocabulary)
-    model.fit_classifier(condition, train, steps=context.at(40, 400, 2000), seed=seed)
+    model.fit_classifier(condition, train, steps=context.at(20, 300, 2000), seed=seed)
     plain = model.sample(count, seed=seed)
     base = float(condition.holds(plain.tokens()).float().mean())
     unguided = describe(plain, condition, reference, base, "unguided")
@@ -272,12 +272,13 @@ def measure_augmentation(context: Context, source: Source) -> Measurement:
     for seed in seeds(context):
         data = data_of(context, source, seed)
         few = data.train.take(np.arange(min(SMALL, len(data.train))))
-        records = {n: c for n, c in records_of(context, source, seed).items() if n != REAL}
+        records = {n: c for n, c in records_of(context, source, seed).items() if n not in (REAL, "MedGAN")}
         records["D3PM of the same rows"] = _same_rows(context, source, seed, few)
         tasks = disease_tasks(few.vocabulary)
+        alone = {task.name: scores([few], data.reference, task, seed, False)["auroc"] for task in tasks}
         for name, cohort in records.items():
-            table = augmentation(few, cohort, data.reference, tasks, seed).values()
-            gain = [row["real + synthetic"]["auroc"] - row["real alone"]["auroc"] for row in table]
+            added = [scores([few, cohort], data.reference, task, seed, False)["auroc"] for task in tasks]
+            gain = [after - alone[task.name] for after, task in zip(added, tasks, strict=True)]
             gains.setdefault(name, []).append(float(np.mean(gain)))
     measured = {f"gain {name}": value for name, value in _means(gains).items()}
     bars = {"AUROC gain": {n: mean_and_ends(v) for n, v in gains.items()}}

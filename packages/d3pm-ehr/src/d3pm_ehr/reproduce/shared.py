@@ -56,8 +56,8 @@ def absent(context: Context, source: Source) -> Measurement | None:
 
 def data_of(context: Context, source: Source, seed: int) -> Data:
     """Fresh records of the embedded law, or another permutation of the survey, for each seed."""
-    codes = context.at(48, 128, 1116)
-    sizes = context.at((3000, 500, 1000), (20_000, 2000, 8000), (100_000, 4000, 20_000))
+    codes = context.at(32, 96, 1116)
+    sizes = context.at((2000, 100, 600), (20_000, 500, 6000), (100_000, 4000, 20_000))
     number = context.seed * 1000 + seed
 
     def make() -> Data:
@@ -85,11 +85,11 @@ def _survey() -> Cohort:
 
 def config_of(context: Context, seed: int) -> GeneratorConfig:
     """Settings chosen on seed 100, which is not reported."""
-    steps = context.at(60, 1200, 20_000)
+    steps = context.at(40, 800, 20_000)
     return GeneratorConfig(
-        Diffusion(timesteps=context.at(10, 50, 50)),
-        Network(width=context.at(48, 192, 512)),
-        Training(steps=steps, every=steps, lr=2e-3),
+        Diffusion(timesteps=context.at(6, 30, 50)),
+        Network(width=context.at(32, 128, 512)),
+        Training(steps=steps, every=steps, lr=context.at(4e-3, 4e-3, 1e-3)),
         context.seed * 1000 + seed,
     )
 
@@ -111,8 +111,10 @@ def records_of(context: Context, source: Source, seed: int) -> dict[str, Cohort]
         data, number = data_of(context, source, seed), context.seed * 1000 + seed
         count, steps = len(data.reference), config_of(context, seed).training.steps
         width = config_of(context, seed).network.width
-        gaussian = GaussianDiffusion(width=width, steps=steps, lr=2e-3, seed=number).fit(data.train)
-        gan = MedGAN(pretrain=steps // 2, steps=steps, seed=number).fit(data.train)
+        gaussian = GaussianDiffusion(width=width, steps=steps, lr=context.at(2e-3, 2e-3, 1e-3), seed=number).fit(
+            data.train
+        )
+        gan = MedGAN(pretrain=steps // 4, steps=3 * steps // 4, seed=number).fit(data.train)
         return {
             REAL: data.other,
             OURS: model_of(context, source, seed).sample(count, seed=number),
