@@ -33,9 +33,9 @@ from d3pm_ehr.reproduce.shared import (
 from d3pm_ehr.utility import disease_tasks, scores
 
 TRIED = (
-    "Settings of D3PM from {} configurations on seed 100 of the embedded law, which is not reported; the Gaussian and "
+    "Settings of D3PM from 6 configurations (kernel, lr, steps, evidence) and lr of the Gaussian from 2, on seed 100 "
+    "of the embedded law, which is not reported; all have the same width and number of steps."
 )
-TRIED = TRIED.format(8) + "MedGAN baselines have the same width and steps and their own usual settings."
 CONDITIONS = {"asthma": "493", "COPD": "491|492|496"}
 SMALL = 1000
 

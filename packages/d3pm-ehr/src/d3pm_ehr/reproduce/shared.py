@@ -111,9 +111,7 @@ def records_of(context: Context, source: Source, seed: int) -> dict[str, Cohort]
         data, number = data_of(context, source, seed), context.seed * 1000 + seed
         count, steps = len(data.reference), config_of(context, seed).training.steps
         width = config_of(context, seed).network.width
-        gaussian = GaussianDiffusion(width=width, steps=steps, lr=context.at(2e-3, 2e-3, 1e-3), seed=number).fit(
-            data.train
-        )
+        gaussian = GaussianDiffusion(width=width, steps=steps, lr=1e-3, seed=number).fit(data.train)
         gan = MedGAN(pretrain=steps // 4, steps=3 * steps // 4, seed=number).fit(data.train)
         return {
             REAL: data.other,
