@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from d3pm_ehr.cli import main
 from d3pm_ehr.formats.storage import load_cohort
 from safetensors.torch import load_file
@@ -207,3 +209,26 @@ def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Pat
     assert all(bool((first[name] == second[name]).all()) for name in second)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")]
     assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(project: Path, tmp_path: Path) -> None:
+    options = ["--training.steps", "10", "--training.every", "5", *SMALL[4:]]
+    train = ["-m", "d3pm_ehr", "train", str(project / "data")]
+    subprocess.run([sys.executable, *train, "--out", str(tmp_path / "one"), *options], check=True, env=os.environ)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, *train, "--out", str(tmp_path / "two"), *options],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
+    assert [run.wait(timeout=200) for run in both] == [0, 0]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=1e-5), name

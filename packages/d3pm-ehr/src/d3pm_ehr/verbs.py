@@ -1,6 +1,7 @@
 """What the commands do, between the files and the method."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -108,6 +109,10 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
     folder_path = Path(out or f"runs/d3pm-ehr-train-{Path(data).name}")
     settings = {"verb": "train", "data": data, "records": len(training), "codes": len(cohort.vocabulary.codes),
                 "device": model.device.type, "config": config.to_json()}  # fmt: skip
+    if os.environ.get("RANK", "0") != "0":  # another process of `accelerate launch`: it trains along and writes nothing
+        model.build(cohort.vocabulary, empirical_laws(training))
+        model.fit(training, tuning, state=load_state(folder_path, model))
+        return
     with RunFolder(folder_path, package="d3pm-ehr", settings=settings) as folder:
         model.build(cohort.vocabulary, empirical_laws(training))
         state = load_state(folder.path, model) if folder.resumed else TrainingState()
