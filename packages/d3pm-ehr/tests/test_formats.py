@@ -195,6 +195,10 @@ def test_long_and_wide_tables(tmp_path: Path) -> None:
     assert [column.levels for column in wide.vocabulary.columns] == [("f", "m"), ("", "down", "up")]
     assert wide.vocabulary.layout.levels == (2, 2, 2, 3)
     assert Cohort.from_tokens(wide.vocabulary, wide.tokens()).columns.tolist() == wide.columns.tolist()
+    no_codes = write(tmp_path / "k.csv", "age,lab\n1,a\n2,b\n1,c\n")
+    only, _ = read_wide(no_codes, PLAIN, None, ["age", "lab"])
+    assert only.vocabulary.layout.levels == (2, 3)
+    assert only.tokens().tolist() == [[0, 0], [1, 1], [0, 2]]
     for value in ("2", "-1", "", "nan"):
         with pytest.raises(InputError, match=f"row 3, column y: expected 0 or 1, got '{value}'"):
             read_wide(write(tmp_path / "b.csv", f"x,y\n0,1\n1,{value}\n"), PLAIN)

@@ -147,12 +147,10 @@ def test_early_stopping_keeps_the_best_weights(cohort: Cohort) -> None:
     few = cohort.take(np.arange(20))
     settings = config(steps=400, patience=2, lr=0.05)
     seen: list[float] = []
-    model = EHRD3PM(settings, "cpu").fit(
-        few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_bound"])
-    )
+    model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_ce"]))
     assert model.state.stopped
     assert model.state.step < 400
-    assert model.state.best_bound == min(seen)
+    assert model.state.best_loss == min(seen)
 
 
 def test_a_diverging_loss_is_told(cohort: Cohort) -> None:

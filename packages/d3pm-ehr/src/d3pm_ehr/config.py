@@ -80,8 +80,9 @@ class Training:
         lr: peak learning rate of AdamW; decays to 0 along a cosine.
         weight_decay: of AdamW.
         ema: decay of the averaged weights that sample.
-        every: steps between evaluations of the held-out bound, and between checkpoints.
-        patience: evaluations without improvement after which training stops; 0 goes to the end.
+        every: steps between evaluations on the tuning records (of the loss that is trained), and between checkpoints.
+        patience: evaluations without improvement after which training stops; 0 goes to the end. The weights of the
+            best evaluation are kept either way: with few records a later one may have learnt them by heart.
         precision: auto, float32 or bfloat16.
     """
 
@@ -93,8 +94,8 @@ class Training:
     lr: float = 1e-3
     weight_decay: float = 0.01
     ema: float = 0.995
-    every: int = 250
-    patience: int = 0
+    every: int = 50
+    patience: int = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ class EHRD3PM:
         state: TrainingState | None = None,
         after: Any = None,
     ) -> Self:
-        """Train; with `val` the weights of the lowest held-out bound are kept.
+        """Train; with `val` the weights of the lowest held-out loss are kept.
 
         Args:
             data: a cohort, or a 0/1 matrix (dense, data frame or sparse).
@@ -321,11 +321,15 @@ def save_state(folder: Path, model: EHRD3PM, state: TrainingState) -> None:
     tensors |= {f"times/{name}": value for name, value in state.times.items()}
     for index, moments in state.optimizer.items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
-    metadata = {"step": str(state.step), "best": state.best_bound.hex(), "stale": str(state.stale),
-                "stopped": str(int(state.stopped))}  # fmt: skip
+    metadata = {"step": state.step, "best": state.best_loss.hex(), "bound": state.best_bound.hex()}
+    metadata |= {"stale": state.stale, "stopped": int(state.stopped)}
     with atomic_path(folder / "checkpoint.safetensors") as aside:
         # copies: safetensors refuses tensors that share memory, and ema and best may
-        save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, aside, metadata)
+        save_file(
+            {name: value.detach().cpu().clone() for name, value in tensors.items()},
+            aside,
+            {k: str(v) for k, v in metadata.items()},
+        )
 
 
 def load_state(folder: Path, model: EHRD3PM) -> TrainingState:
@@ -352,8 +356,8 @@ def load_state(folder: Path, model: EHRD3PM) -> TrainingState:
             moments.setdefault(int(index), {})[key] = value
         times = {name: value.cpu() for name, value in parts["times"].items()}
         return TrainingState(
-            int(metadata["step"]), parts["ema"], parts["best"], float.fromhex(metadata["best"]),
-            int(metadata["stale"]), moments, times, metadata["stopped"] == "1",
+            int(metadata["step"]), parts["ema"], parts["best"],
+            float.fromhex(metadata["best"]), float.fromhex(metadata["bound"]), int(metadata["stale"]), moments, times, metadata["stopped"] == "1",
         )  # fmt: skip
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from error

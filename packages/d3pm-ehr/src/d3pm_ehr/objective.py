@@ -1,5 +1,7 @@
 """The training loss: which t, which terms, which weights."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -130,14 +132,29 @@ def bound(
         draws: of (t, x_t) for each record.
         batch: records at once.
     """
+    return torch.cat([part for part, _ in _terms(process, model, x0, generator, draws, batch)])
+
+
+@torch.no_grad()
+def held_out_losses(
+    process: DiscreteDiffusion, model: nn.Module, x0: UInt8[Tensor, "rows columns"], generator: torch.Generator
+) -> tuple[float, float]:
+    """Mean bound and mean cross-entropy (every t alike) of records, nats, from the same times and noise."""
+    parts = list(_terms(process, model, x0, generator, 1, 1024))
+    return float(torch.cat([part for part, _ in parts]).mean()), float(torch.cat([part for _, part in parts]).mean())
+
+
+def _terms(
+    process: DiscreteDiffusion, model: nn.Module, x0: Tensor, generator: torch.Generator, draws: int, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     times = UniformTimes(process.timesteps)
     host = torch.Generator().manual_seed(generator.initial_seed())
-    parts = []
     for rows in x0.split(batch):
-        total = process.prior_divergence(rows)
+        total, entropy = process.prior_divergence(rows), torch.zeros(len(rows), device=rows.device)
         for _ in range(draws):
             t, weight = (item.to(rows.device) for item in times.draw(len(rows), host))
             x_t = process.corrupt(rows, t, generator)
-            total = total + weight * process.divergence(rows, x_t, model(x_t, t), t) / draws
-        parts.append(total)
-    return torch.cat(parts)
+            logits = model(x_t, t)
+            total = total + weight * process.divergence(rows, x_t, logits, t) / draws
+            entropy = entropy + process.cross_entropy(rows, x_t, logits) / draws
+        yield total, entropy

@@ -128,10 +128,15 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
         model.fit(training, tuning, state=state, after=after)
         model.save(folder.path)
         rows = folder.metrics.read()
+        judged = "held_out_ce" if config.training.loss == "ce" else "held_out_bound"
+        losses = [row[judged] for row in rows if judged in row]
+        if len(losses) > 1 and min(losses) == losses[0]:
+            log.warning("the held-out loss only rose: %d records are too few for these settings", len(training))
         folder.write_json("result.json", {"steps": model.state.step, "best_held_out_bound": model.state.best_bound,
                                           "metrics": rows[-1] if rows else {}})  # fmt: skip
         curves = {
-            k: ([r["step"] for r in rows if k in r], [r[k] for r in rows if k in r]) for k in ("loss", "held_out_bound")
+            k: ([r["step"] for r in rows if k in r], [r[k] for r in rows if k in r])
+            for k in ("loss", "held_out_ce", "held_out_bound")
         }
         folder.save_figure(
             "training", curves_figure("step", "nats a record", {k: v for k, v in curves.items() if v[0]})

@@ -217,7 +217,7 @@ def read_wide(
 
 def _ones(path: Path, first: int, codes: Sequence[str], columns: dict[str, list[str]]) -> np.ndarray:
     values = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1}
-    block = np.zeros((len(columns[codes[0]]), len(codes)), np.uint8) if codes else np.zeros((0, 0), np.uint8)
+    block = np.zeros((len(next(iter(columns.values()))), len(codes)), np.uint8)
     for index, name in enumerate(codes):
         own = [values.get(value, 2) for value in columns[name]]
         if 2 in own:
@@ -229,7 +229,7 @@ def _ones(path: Path, first: int, codes: Sequence[str], columns: dict[str, list[
 
 def _finish_wide(cohort: Cohort, rules: Rules, vocabulary: Vocabulary | None, path: Path, first: int) -> Cohort:
     empty = np.flatnonzero(cohort.lengths() == 0)
-    if len(empty) and rules.empty == "error":
+    if len(empty) and rules.empty == "error" and cohort.vocabulary.codes:
         where = f"{path}, row {first + int(empty[0])}, columns {cohort.vocabulary.codes[0]} .."
         raise InputError(
             f"{where}: this record has no code, and {len(empty) - 1} more have none; "
