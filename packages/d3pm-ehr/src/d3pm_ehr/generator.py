@@ -357,7 +357,8 @@ def load_state(folder: Path, model: EHRD3PM) -> TrainingState:
         times = {name: value.cpu() for name, value in parts["times"].items()}
         return TrainingState(
             int(metadata["step"]), parts["ema"], parts["best"],
-            float.fromhex(metadata["best"]), float.fromhex(metadata["bound"]), int(metadata["stale"]), moments, times, metadata["stopped"] == "1",
+            float.fromhex(metadata["best"]), float.fromhex(metadata["bound"]), int(metadata["stale"]),
+            moments, times, metadata["stopped"] == "1",
         )  # fmt: skip
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from error
