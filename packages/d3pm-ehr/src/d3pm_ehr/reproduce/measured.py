@@ -36,7 +36,7 @@ TRIED = (
     "Settings of D3PM from 6 configurations (kernel, lr, steps, evidence) and lr of the Gaussian from 2, on seed 100 "
     "of the embedded law, which is not reported; all have the same width and number of steps."
 )
-CONDITIONS = {"asthma": "493", "COPD": "491|492|496"}
+CONDITIONS = {"asthma": "493", "COPD": "491|496"}
 SMALL = 1000
 
 
