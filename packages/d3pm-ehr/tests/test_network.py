@@ -17,9 +17,10 @@ from d3pm_ehr import (
     Training,
     embedded_cohort,
 )
+from d3pm_ehr.checkpoint import load_state, save_state
 from d3pm_ehr.condition import Condition
 from d3pm_ehr.denoiser import make_denoiser
-from d3pm_ehr.generator import empirical_laws, load_state, save_state
+from d3pm_ehr.generator import empirical_laws
 from d3pm_ehr.process import DiscreteDiffusion
 from d3pm_ehr.sampling import Draws, sample_by_transition_times, sample_tokens
 from d3pm_ehr.schedule import noise_schedule, subsequence

@@ -16,6 +16,7 @@ from shared_core.run_folder import RunFolder
 from torch import Tensor
 
 from d3pm_ehr.baselines import BaselineName, make_baseline
+from d3pm_ehr.checkpoint import load_state, save_state
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.condition import Condition
 from d3pm_ehr.config import GeneratorConfig, Guidance
@@ -28,7 +29,7 @@ from d3pm_ehr.formats.assemble import Rules
 from d3pm_ehr.formats.nhds import read_nhds
 from d3pm_ehr.formats.storage import check_out, load_cohort, save_cohort
 from d3pm_ehr.formats.writers import OutFormat, check_destination, write_records
-from d3pm_ehr.generator import EHRD3PM, empirical_laws, load_state, save_state
+from d3pm_ehr.generator import EHRD3PM, empirical_laws
 from d3pm_ehr.guidance_table import DEFINITIONS, guidance_report, strengths
 from d3pm_ehr.report import draw, fidelity_table, privacy_table, utility_table, write_report
 from d3pm_ehr.training import TrainingState
