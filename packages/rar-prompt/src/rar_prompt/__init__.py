@@ -1,0 +1,3 @@
+"""Rephrase and respond."""
+
+__all__: list[str] = []
