@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,58 +24,11 @@ from rar_prompt.journal import Journal
 from rar_prompt.methods import plan
 from rar_prompt.prices import Budget, load_prices
 from rar_prompt.readers import read_exemplars, read_items
+from rar_prompt.settings import RunSettings, Spending
 from rar_prompt.summary import summarise
 from rar_prompt.templates import load_templates
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What a run may spend and how it is counted.
-
-    Args:
-        prices: YAML file `model: {input: 2.5, output: 10, cached: 1.25}`, per million tokens.
-        max_cost: in the money of the price file; the run stops cleanly before it would spend more.
-        max_total_tokens: the same in tokens.
-    """
-
-    prices: str | None = None
-    max_cost: float | None = None
-    max_total_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Everything that determines the answers.
-
-    Args:
-        tasks: generators or files.
-        methods: see `methods.plan`.
-        models: responders.
-        rephrasers: of two-step methods; each responder by itself where empty.
-        templates: template set.
-        sampling: of every call.
-        rephrase_sampling: of rephrasing calls; as `sampling` where None.
-        n: questions per generator; of a file the first n, all where 0.
-        seed: of the generators.
-        samples: independent answers per question.
-        gen: options of the generators.
-        exemplars: jsonl file of worked examples.
-    """
-
-    tasks: tuple[str, ...]
-    methods: tuple[str, ...]
-    models: tuple[str, ...]
-    rephrasers: tuple[str, ...] = ()
-    templates: str = "paper"
-    sampling: Sampling = field(default_factory=Sampling)
-    rephrase_sampling: Sampling | None = None
-    n: int = 100
-    seed: int = 0
-    samples: int = 1
-    gen: GenOptions = field(default_factory=GenOptions)
-    exemplars: str | None = None
 
 
 def load_tasks(settings: RunSettings) -> list[Item]:
