@@ -49,12 +49,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Backend", "Budget", "Caller", "ChatServer", "Condition", "Endpoint", "FewShotRepaired", "FrameModel", "GenOptions",
-    "Item", "Journal", "Limits", "LocalModel", "Message", "OneCall", "Plan", "Price", "Prices", "ProviderError",
-    "Replay", "Reply", "Request", "Retry", "RunSettings", "Sampling", "Scripted", "Spending", "TemplateSet", "TwoStep", "Usage", "ask_one",
-    "audit", "best_of", "clustered_bootstrap", "compare", "evaluate", "generate", "holm", "load_local", "load_smollm2",
-    "load_templates", "mcnemar", "open_backend", "paired_bootstrap", "plan", "read_items", "replay", "run_to_folder",
-    "summarise", "transfer_matrix", "wilson",
+    "Backend", "Budget", "Caller", "ChatServer", "Condition", "Endpoint", "FewShotRepaired", "FrameModel",
+    "GenOptions", "Item", "Journal", "Limits", "LocalModel", "Message", "OneCall", "Plan", "Price", "Prices",
+    "ProviderError", "Replay", "Reply", "Request", "Retry", "RunSettings", "Sampling", "Scripted", "Spending",
+    "TemplateSet", "TwoStep", "Usage", "ask_one", "audit", "best_of", "clustered_bootstrap", "compare",
+    "evaluate", "generate", "holm", "load_local", "load_smollm2", "load_templates", "mcnemar", "open_backend",
+    "paired_bootstrap", "plan", "read_items", "replay", "run_to_folder", "summarise", "transfer_matrix",
+    "wilson",
 ]  # fmt: skip
 
 

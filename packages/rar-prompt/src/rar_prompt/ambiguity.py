@@ -18,7 +18,7 @@ from rar_prompt.templates import TemplateSet, load_templates
 if TYPE_CHECKING:
     import torch
 
-PEOPLE = ("ana", "ben", "cai", "dan", "eva", "fay", "gus", "hal", "ida", "jon")
+PEOPLE: tuple[str, ...] = ("ana", "ben", "cai", "dan", "eva", "fay", "gus", "hal", "ida", "jon")
 PEOPLE += ("kim", "leo", "mia", "ned", "oda", "pam", "quy", "ron", "sue", "tom")
 START, ASK = "A coin is heads up.", "Is the coin still heads up?"
 FLIP, KEEP = "flips the coin.", "does not flip the coin."
@@ -181,7 +181,9 @@ def train(
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     tokenizer = make_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),

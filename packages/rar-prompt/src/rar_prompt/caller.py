@@ -19,7 +19,7 @@ def request_key(templates: str, backend: Backend, request: Request) -> str:
 
     Template set, endpoint and model, messages, every sampling setting, sample number.
     """
-    content = [templates, backend.identity(), [[m.role, m.content] for m in request.messages]]
+    content: list[Any] = [templates, backend.identity(), [[m.role, m.content] for m in request.messages]]
     content += [asdict(request.sampling), request.sample]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
 

@@ -64,17 +64,11 @@ def print_scores(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_mapping(found, True)
         return
-    rows = [
-        [
-            row["task"],
-            row["n"],
-            percent(row["accuracy"]),
-            f"{percent(row['low'])} .. {percent(row['high'])}",
-            percent(row["coverage"]),
-            ", ".join(f"{name} {count}" for name, count in row["outcomes"].items()),
-        ]
-        for row in found["rows"]
-    ]
+    rows = []
+    for row in found["rows"]:
+        interval = f"{percent(row['low'])} .. {percent(row['high'])}"
+        outcomes = ", ".join(f"{name} {count}" for name, count in row["outcomes"].items())
+        rows.append([row["task"], row["n"], percent(row["accuracy"]), interval, percent(row["coverage"]), outcomes])
     heads = ["task", "n", "accuracy %", "95 %", "coverage %", "outcomes"]
     print_tables([{"title": "Scores", "heads": heads, "rows": rows, "note": ""}])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rar_prompt.items import Item, gold_choice
 from rar_prompt.yes_no import read_yes_no
 
-MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september")
+MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june", "july", "august", "september")
 MONTHS += ("october", "november", "december")
 
 

@@ -11,7 +11,7 @@ from shared_core.errors import InputError
 
 from rar_prompt.items import Item
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September")
+MONTHS: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July", "August", "September")
 MONTHS += ("October", "November", "December")
 
 

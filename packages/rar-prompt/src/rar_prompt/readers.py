@@ -29,7 +29,7 @@ def read_items(path: str | Path) -> list[Item]:
     if file.suffix not in readers:
         raise InputError(f"{file}: cannot read {file.suffix or 'a file without suffix'}; give {', '.join(readers)}")
     task = _MODEL_SUFFIX.sub("", file.stem)
-    items = []
+    items: list[Item] = []
     for where, row in readers[file.suffix](file):
         items.append(check_item(_item(row, where, len(items), task), where))
         if (items[-1].answer is None) != (items[0].answer is None):
@@ -110,8 +110,8 @@ def _csv(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()

@@ -126,10 +126,12 @@ async def _evaluate(
     start = loop.time()
     total = len(items) * len(conditions) * settings.samples
     ticks = iter(progress(range(total), "answers", total))
+
+    def tick(record: dict[str, Any]) -> None:
+        next(ticks, None)
+
     try:
-        records = await evaluate(
-            items, conditions, templates, caller, samples=settings.samples, on_answer=lambda record: next(ticks, None)
-        )
+        records = await evaluate(items, conditions, templates, caller, samples=settings.samples, on_answer=tick)
     finally:
         for backend in backends.values():
             await backend.close()

@@ -70,8 +70,9 @@ class Proxy:
 
     async def models(self, request: web.Request) -> web.Response:
         """The methods, as model names."""
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "rar-prompt"} for name in METHODS]
-        return web.json_response({"object": "list", "data": [row for row in rows if ":" not in row["id"]]})
+        names = [name for name in METHODS if ":" not in name and not name.startswith("few-shot")]
+        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "rar-prompt"} for name in names]
+        return web.json_response({"object": "list", "data": rows})
 
     async def complete(self, request: web.Request) -> web.Response:
         """One chat completion by the chosen method."""

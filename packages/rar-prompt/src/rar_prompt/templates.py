@@ -15,7 +15,17 @@ from shared_core.errors import InputError
 from rar_prompt.items import Item
 
 BUILT_IN = ("paper", "official-gpt4", "official-gpt35")
-REQUIRED = ("plain", "one_step", "rephrase", "respond", "cot", "one_step_cot", "respond_cot", "exemplar", "repair")
+REQUIRED: tuple[str, ...] = (
+    "plain",
+    "one_step",
+    "rephrase",
+    "respond",
+    "cot",
+    "one_step_cot",
+    "respond_cot",
+    "exemplar",
+    "repair",
+)
 REQUIRED += ("few_shot",)
 SLOTS = {"q", "x", "a", "sentence", "choices", "spec", "exemplars", "choices_line", "spec_line", "context_block"}
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -79,14 +89,17 @@ class TemplateSet:
             "spec_line": f"\n{spec}" if spec else "",
             "context_block": f"{item.context}\n\n" if item.context else "",
         } | values
-        return _SLOT.sub(lambda found: slots[found[1]], text)
+        return _fill(text, slots)
 
     def render_exemplars(self, exemplars: tuple[tuple[str, str], ...]) -> str:
         """Worked examples, one blank line between them."""
-        text = self.templates["exemplar"]
-        return "\n\n".join(
-            _SLOT.sub(lambda found, pair=(q, a): {"q": pair[0], "a": pair[1]}[found[1]], text) for q, a in exemplars
-        )
+        pairs = [{"q": q, "a": a} for q, a in exemplars]
+        return "\n\n".join(_fill(self.templates["exemplar"], pair) for pair in pairs)
+
+
+def _fill(text: str, slots: Mapping[str, str]) -> str:
+    """Replace every slot once; what replaced it is not looked at again."""
+    return _SLOT.sub(lambda found: slots[found[1]], text)
 
 
 def clean_rephrasing(text: str) -> str:

@@ -223,7 +223,9 @@ def load_local(path: str | Path, *, batch_size: int = 16, device: str = "auto", 
     """
     from shared_core.device import resolve_device
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     file = Path(path)
     if not file.exists():
         raise InputError(f"local model: there is no {file}")

@@ -32,8 +32,8 @@ PREDICTED = {
 WHERE = "constructed task of this package (no large model); mechanism of sections 1 and 2"
 NOTE = (
     "constructed: models of 0.15 million weights, trained from scratch on a corpus that misreads by design; it shows "
-    "the mechanism, not that large models behave so. Settings: those planned (800 steps, weak 360), after a look at three "
-    "step counts (250, 400, 800) on seed 100, which no figure uses"
+    "the mechanism, not that large models behave so. Settings: those planned (800 steps, weak 360), after a look at "
+    "three step counts (250, 400, 800) on seed 100, which no figure uses"
 )
 
 
@@ -53,7 +53,9 @@ def _trained(context: Context, name: str, seed: int, weak: bool) -> LocalModel:
     folder = Path(context.folder.path, "models", name)
     if (folder / "finished").exists():
         from transformers import LlamaForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         model, tokenizer = LlamaForCausalLM.from_pretrained(str(folder)), make_tokenizer()
     else:
         log.info("training %s", name)

@@ -20,7 +20,7 @@ METHODS = ("plain", "one-step", "two-step")
 
 @claims.add(
     "embedded-model",
-    statement="RaR helps strong models; the embedded SmolLM2-135M-Instruct runs every stage, and is too weak to show it.",
+    statement="RaR helps strong models; the embedded SmolLM2-135M-Instruct runs every stage and is too weak for it.",
     where="the paper's own 13B model gains little; none of its models is this small",
     quantity="accuracy on coin questions of two people, with Wilson intervals in the note (chance 0.5)",
     expected="none: a run of the whole pipeline, not a test of the paper",
