@@ -70,7 +70,7 @@ def ask(
 
 
 def run(
-    tasks: list[str],
+    tasks: str,
     methods: list[str] = ["plain", "one-step", "two-step"],  # noqa: B006
     model: list[str] = ["smollm2"],  # noqa: B006
     rephraser: list[str] | None = None,
@@ -90,7 +90,8 @@ def run(
     """Run tasks x methods x models into a folder; the same command, or `resume`, goes on after a kill.
 
     Args:
-        tasks: generators (last-letters, coin-flip, even-day, ...) or files (jsonl, csv, parquet, official json).
+        tasks: generators (last-letters, coin-flip, even-day, ...) or files (jsonl, csv, parquet, official json), comma
+            separated.
         methods: plain, cot, one-step, one-step:WORDING, one-step-cot, two-step, two-step-cot, two-step:given, few-shot,
             few-shot-repaired, each with *K for K votes.
         model: responders: smollm2, local:PATH, http://HOST/v1#MODEL, replay:RUN, scripted:FILE, or names of --models.
@@ -112,9 +113,19 @@ def run(
     from rar_prompt.run import check_finished, run_to_folder
 
     settings = RunSettings(
-        tuple(tasks), tuple(methods), tuple(model), tuple(rephraser or ()), templates, sampling,
-        rephrase_sampling, n, seed, samples, gen, exemplars,
-    )  # fmt: skip
+        tasks=tuple(task.strip() for task in tasks.split(",")),
+        methods=tuple(methods),
+        models=tuple(model),
+        rephrasers=tuple(rephraser or ()),
+        templates=templates,
+        sampling=sampling,
+        rephrase_sampling=rephrase_sampling,
+        n=n,
+        seed=seed,
+        samples=samples,
+        gen=gen,
+        exemplars=exemplars,
+    )
     result = run_to_folder(settings, out, endpoint=endpoint, models=models, spending=spending)
     print_run(result, out or "runs/rar-prompt-run")
     return check_finished(result)
@@ -206,7 +217,7 @@ def respond(
     """
     method = "two-step-cot:given" if cot else "two-step:given"
     return run(
-        [tasks], [method], model, None, templates, sampling, None, n, endpoint=endpoint, models=models,
+        tasks, [method], model, None, templates, sampling, None, n, endpoint=endpoint, models=models,
         spending=spending, out=out or "runs/rar-prompt-respond",
     )  # fmt: skip
 
