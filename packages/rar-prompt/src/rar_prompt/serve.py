@@ -13,10 +13,10 @@ from typing import Any
 from aiohttp import web
 from shared_core.errors import InputError, RunError
 
-from rar_prompt.caller import Called, Caller
-from rar_prompt.chat import Backend, Message, ProviderError, Request, Sampling
-from rar_prompt.items import Item, check_item
-from rar_prompt.methods import METHODS, Plan, Role, Solution, plan
+from rar_prompt.caller import Caller
+from rar_prompt.chat import Backend, Message, ProviderError, Sampling
+from rar_prompt.conversation import solve_conversation
+from rar_prompt.methods import METHODS, Plan, Solution, plan
 from rar_prompt.templates import TemplateSet
 
 
@@ -78,11 +78,13 @@ class Proxy:
         """One chat completion by the chosen method."""
         try:
             body = await request.json()
-            chosen, before, item, sampling = self._parse(body)
+            chosen, messages, sampling = self._parse(body)
         except (InputError, json.JSONDecodeError, UnicodeDecodeError) as error:
             return _error(400, str(error), "invalid_request_error")
         try:
-            solution = await self._solve(chosen, before, item, sampling)
+            solution = await solve_conversation(
+                messages, chosen, self.responder, self.rephraser, self.templates, self.caller, sampling
+            )
         except ProviderError as error:
             return _error(error.status or 502, str(error), error.kind)
         except InputError as error:
@@ -91,7 +93,7 @@ class Proxy:
             return _error(503, str(error), "stopped")
         return web.json_response(_completion(chosen, solution))
 
-    def _parse(self, body: Any) -> tuple[Plan, tuple[Message, ...], Item, Sampling]:
+    def _parse(self, body: Any) -> tuple[Plan, list[Message], Sampling]:
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
             raise InputError("messages must be a list with at least one message")
         if body.get("stream"):
@@ -99,8 +101,6 @@ class Proxy:
         if body.get("n") not in (None, 1):
             raise InputError("n must be 1")
         messages = [_message(message) for message in body["messages"]]
-        if messages[-1].role != "user":
-            raise InputError("the last message must be the user's")
         name = str(body.get("model") or "")
         chosen = self.default
         if name.partition(":")[0] in {known.partition(":")[0] for known in METHODS}:
@@ -112,15 +112,7 @@ class Proxy:
         given |= {"max_tokens": limit} if limit else {}
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in given.values()):
             raise InputError("temperature, top_p, seed and max_tokens must be numbers")
-        item = check_item(Item("request", messages[-1].content), "message")
-        return chosen, tuple(messages[:-1]), item, replace(self.sampling, **given)
-
-    async def _solve(self, chosen: Plan, before: tuple[Message, ...], item: Item, sampling: Sampling) -> Solution:
-        async def ask(role: Role, stage: str, text: str) -> Called:
-            backend = self.rephraser if role == "rephraser" else self.responder
-            return await self.caller.call(backend, Request((*before, Message("user", text)), sampling), stage=stage)
-
-        return await chosen.method.solve(item, self.templates, ask)
+        return chosen, messages, replace(self.sampling, **given)
 
 
 def _message(message: Any) -> Message:

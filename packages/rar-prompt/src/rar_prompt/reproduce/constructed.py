@@ -267,10 +267,15 @@ def _predicted(measured: dict[str, float], predicted: dict[str, float]) -> Any:
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#a0aec0", linewidth=1)
+    axes.plot([0, 1], [0, 1], color="#a0aec0", linewidth=1, label="measured = predicted")
     for place, name in enumerate(measured):
-        axes.plot(predicted[name], measured[name], "o", label=name)
-        axes.annotate(str(place + 1), (predicted[name], measured[name]), xytext=(6, -4), textcoords="offset points")
+        axes.plot(predicted[name], measured[name], "o", label=f"{place + 1} {name}")
+        axes.annotate(
+            str(place + 1),
+            (predicted[name], measured[name]),
+            xytext=(-12 if place % 2 else 6, -4),
+            textcoords="offset points",
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="closed form", ylabel="sampled accuracy", title="constructed task")
-    axes.legend([*["_"], *[f"{i + 1} {name}" for i, name in enumerate(measured)]], loc="lower right")
+    axes.legend(loc="lower right")
     return figure
