@@ -79,15 +79,18 @@ def test_inspect_ai_uses_the_role_of_the_rephraser(tmp_path):
     pytest.importorskip("inspect_ai", reason="pip install rar-prompt[inspect]")
     from inspect_ai import Task, eval
     from inspect_ai.dataset import Sample
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
     from inspect_ai.scorer import includes
     from rar_prompt.adapters.inspect_ai import rephrase_and_respond
 
     task = Task([Sample("2 + 2?", target="4")], solver=rephrase_and_respond(), scorer=includes())
-    responder = get_model("mockllm/responder", custom_outputs=[ModelOutput.from_content("m", "It is 4.")])
-    rephraser = get_model(
-        "mockllm/rephraser", custom_outputs=[ModelOutput.from_content("m", '"What is two plus two?"')]
-    )
+
+    def says(name, text):
+        output = ModelOutput.from_content(name, text)
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else a tokenizer is fetched
+        return get_model(f"mockllm/{name}", custom_outputs=[output])
+
+    responder, rephraser = says("responder", "It is 4."), says("rephraser", '"What is two plus two?"')
     (log,) = eval(task, model=responder, model_roles={"rephraser": rephraser}, log_dir=str(tmp_path), display="none")
     assert log.status == "success"
     sample = log.samples[0]

@@ -11,7 +11,7 @@ import time
 import pytest
 from rar_prompt import Caller, ChatServer, Condition, Journal, Limits, Message, Request, Retry, Sampling, generate, plan
 from rar_prompt.chat import ProviderError, Reply, Usage
-from rar_prompt.evaluate import evaluate
+from rar_prompt.evaluation import evaluate
 from rar_prompt.limits import Slots, Throttle
 from rar_prompt.prices import Budget, BudgetSpentError, Price, Prices
 from rar_prompt.retry import retry_after, with_retries

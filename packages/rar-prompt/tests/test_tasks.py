@@ -115,3 +115,15 @@ def test_impossible_models_are_refused():
         FrameModel((0.5, 0.4), (1.0, 0.0), (1.0, 1.0), (1.0, 1.0))
     with pytest.raises(ValueError, match="one entry per frame"):
         FrameModel((1.0,), (1.0, 0.0), (1.0, 1.0), (1.0, 1.0))
+
+
+def test_no_public_name_is_hidden_by_a_module():
+    import importlib
+    import pkgutil
+
+    import rar_prompt
+
+    modules = {info.name for info in pkgutil.iter_modules(rar_prompt.__path__)}
+    assert not modules & set(rar_prompt.__all__)
+    for name in rar_prompt.__all__:
+        assert callable(getattr(importlib.import_module("rar_prompt"), name))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rar_prompt.ask import ask_one
-    from rar_prompt.audit import audit
+    from rar_prompt.auditing import audit
     from rar_prompt.backends.http import ChatServer
     from rar_prompt.backends.local import LocalModel, load_local
     from rar_prompt.backends.open import Endpoint, open_backend
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rar_prompt.backends.smollm2 import load_smollm2
     from rar_prompt.caller import Caller
     from rar_prompt.chat import Backend, Message, ProviderError, Reply, Request, Sampling, Usage
-    from rar_prompt.evaluate import Condition, evaluate
+    from rar_prompt.evaluation import Condition, evaluate
     from rar_prompt.frame_model import FrameModel
     from rar_prompt.generators import GenOptions, generate
     from rar_prompt.items import Item
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 # imported with the first use of a name, so that the command answers --help at once
 _HOMES = {
-    "ask": ("ask_one",), "audit": ("audit",), "backends.http": ("ChatServer",),
+    "ask": ("ask_one",), "auditing": ("audit",), "backends.http": ("ChatServer",),
     "backends.local": ("LocalModel", "load_local"), "backends.open": ("Endpoint", "open_backend"),
     "backends.replay": ("Replay",), "backends.scripted": ("Scripted",), "backends.smollm2": ("load_smollm2",),
     "caller": ("Caller",),
     "chat": ("Backend", "Message", "ProviderError", "Reply", "Request", "Sampling", "Usage"),
-    "evaluate": ("Condition", "evaluate"), "frame_model": ("FrameModel",), "generators": ("GenOptions", "generate"),
+    "evaluation": ("Condition", "evaluate"), "frame_model": ("FrameModel",), "generators": ("GenOptions", "generate"),
     "items": ("Item",), "journal": ("Journal",), "limits": ("Limits",),
     "methods": ("FewShotRepaired", "OneCall", "Plan", "TwoStep", "plan"), "prices": ("Budget", "Price", "Prices"),
     "readers": ("read_items",), "retry": ("Retry",), "run": ("run_to_folder",), "settings": ("RunSettings", "Spending"),

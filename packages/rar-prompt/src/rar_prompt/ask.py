@@ -12,7 +12,7 @@ from shared_core.logging import progress
 
 from rar_prompt.caller import Called, Caller
 from rar_prompt.chat import Backend, Message, ProviderError, Request, Sampling
-from rar_prompt.evaluate import Condition, answer_record
+from rar_prompt.evaluation import Condition, answer_record
 from rar_prompt.extract import EXTRACTORS, infer_kind
 from rar_prompt.items import Item, check_item
 from rar_prompt.journal import Journal

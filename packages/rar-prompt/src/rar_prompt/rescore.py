@@ -14,7 +14,7 @@ from shared_core.files import write_text
 from shared_core.run_folder import RunFolder, read_json
 
 from rar_prompt.ask import run_async, score_rows
-from rar_prompt.audit import audit, audit_table
+from rar_prompt.auditing import audit, audit_table
 from rar_prompt.caller import Caller
 from rar_prompt.chat import Backend, Sampling
 from rar_prompt.items import Item

@@ -17,7 +17,7 @@ from shared_core.run_folder import RunFolder, read_config
 from rar_prompt.backends.open import Endpoint, open_backend, read_models
 from rar_prompt.caller import Caller
 from rar_prompt.chat import Backend, Sampling
-from rar_prompt.evaluate import Condition, evaluate, with_exemplars
+from rar_prompt.evaluation import Condition, evaluate, with_exemplars
 from rar_prompt.generators import GENERATORS, GenOptions, generate
 from rar_prompt.items import Item, check_unique
 from rar_prompt.journal import Journal

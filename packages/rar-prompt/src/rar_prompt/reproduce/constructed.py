@@ -11,7 +11,7 @@ from rar_prompt.ambiguity import Ambiguity, TrainingSettings, questions, train
 from rar_prompt.backends.local import LocalModel
 from rar_prompt.caller import Caller
 from rar_prompt.chat import Sampling
-from rar_prompt.evaluate import Condition, evaluate
+from rar_prompt.evaluation import Condition, evaluate
 from rar_prompt.methods import plan
 from rar_prompt.reproduce.registry import claims
 from rar_prompt.statistics import compare

@@ -8,7 +8,7 @@ from shared_core.claims import Context, Measurement
 from rar_prompt.backends.smollm2 import HINT, find_smollm2, load_smollm2
 from rar_prompt.caller import Caller
 from rar_prompt.chat import Sampling
-from rar_prompt.evaluate import Condition, evaluate
+from rar_prompt.evaluation import Condition, evaluate
 from rar_prompt.generators import GenOptions, generate
 from rar_prompt.methods import plan
 from rar_prompt.reproduce.registry import claims
