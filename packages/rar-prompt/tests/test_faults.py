@@ -121,6 +121,11 @@ def test_addresses_hold_no_secrets(url, words):
         ChatServer(url, "m")
 
 
+def test_extra_fields_hold_no_key():
+    with pytest.raises(InputError, match="must not hold 'api_key'"):
+        ChatServer("http://host/v1", "m", extra={"api_key": SECRET})
+
+
 def test_a_key_is_read_from_the_environment_and_sent_only_where_it_was_named(monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(InputError, match="MY_KEY holds no key"):

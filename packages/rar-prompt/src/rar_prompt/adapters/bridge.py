@@ -54,10 +54,6 @@ class RaR:
         """Run on the loop of this object and wait for the result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def here(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same from another event loop, without blocking it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
     def solve_all(self, requests: Sequence[tuple[Sequence[Message], Sampling]]) -> list[Solution]:
         """Replies to many conversations at once."""
 

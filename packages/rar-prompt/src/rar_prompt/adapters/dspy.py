@@ -3,9 +3,10 @@
 `dspy.configure(lm=dspy.LM("rar", engine=RaREngine("http://localhost:8000/v1#my-model")))`
 """
 
+import asyncio
 from typing import Any
 
-from dspy import lm15
+from dspy import lm15  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from rar_prompt.adapters.bridge import RaR
 from rar_prompt.chat import Message, Sampling
@@ -41,14 +42,15 @@ class RaREngine:
         )
 
 
-class AsyncRaREngine(RaREngine):
-    """The same for `dspy.LM(async_engine=...)`."""
+class AsyncRaREngine:
+    """The same for `dspy.LM(async_engine=...)`; takes what `RaREngine` takes."""
 
-    async def complete(self, request: lm15.Request) -> lm15.Response:  # type: ignore[override]
+    def __init__(self, model: Any, rephraser: Any = None, **options: Any) -> None:
+        self.engine = RaREngine(model, rephraser, **options)
+
+    async def complete(self, request: lm15.Request) -> lm15.Response:
         """The reply to one request, without blocking the caller's loop."""
-        import asyncio
-
-        return await asyncio.to_thread(RaREngine.complete, self, request)
+        return await asyncio.to_thread(self.engine.complete, request)
 
 
 def _messages(request: lm15.Request) -> list[Message]:
@@ -61,8 +63,8 @@ def _messages(request: lm15.Request) -> list[Message]:
 def _text(parts: Any) -> str:
     if isinstance(parts, str):
         return parts
-    texts = [getattr(part, "text", None) for part in parts]
-    if not all(isinstance(text, str) for text in texts):
+    texts = [part.text for part in parts if isinstance(getattr(part, "text", None), str)]
+    if len(texts) < len(parts):
         raise ValueError("RaR takes text only")
     return "\n".join(texts)
 

@@ -3,8 +3,13 @@
 `inspect eval task.py --solver rar_prompt/adapters/inspect_ai.py@rephrase_and_respond --model-role rephraser=...`
 """
 
-from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
-from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.model import get_model  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from inspect_ai.solver import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    Generate,
+    Solver,
+    TaskState,
+    solver,
+)
 
 from rar_prompt.items import Item
 from rar_prompt.templates import clean_rephrasing, load_templates
@@ -39,8 +44,7 @@ def rephrase_and_respond(
         else:
             # the role falls back to the model under test where no rephraser is named
             model = get_model(role="rephraser")
-            prompt = [ChatMessageUser(content=texts.render("rephrase", item))]
-            output = await model.generate(prompt, config=GenerateConfig())
+            output = await model.generate(texts.render("rephrase", item))
             rephrased = clean_rephrasing(output.completion)
             state.metadata["rephrased"] = rephrased
             text = texts.render("respond_cot" if cot else "respond", item, x=rephrased)

@@ -5,8 +5,8 @@
 
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
+from lm_eval.api.instance import Instance  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from lm_eval.api.model import LM  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from rar_prompt.adapters.bridge import RaR
 from rar_prompt.chat import Message, Sampling

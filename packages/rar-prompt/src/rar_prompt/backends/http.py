@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from shared_core.errors import InputError
 from rar_prompt.chat import ProviderError, Reply, Request, Usage
 from rar_prompt.limits import Limits, Throttle
 from rar_prompt.retry import Retry, retry_after, with_retries
+
+_SECRET = re.compile(r"key|authorization|password|secret", re.IGNORECASE)
 
 
 class ChatServer:
@@ -51,6 +54,9 @@ class ChatServer:
             raise InputError("base_url must not hold credentials or a query; keys come from the environment (key_env)")
         if not model:
             raise InputError("a model name is wanted, e.g. http://localhost:8000/v1#my-model")
+        secret = next((name for name in extra or {} if _SECRET.search(name)), None)
+        if secret:
+            raise InputError(f"extra must not hold {secret!r}; keys come from the environment (key_env)")
         if timeout <= 0:
             raise InputError(f"timeout must be positive, got {timeout}")
         self.name = model
