@@ -318,6 +318,25 @@ def test_equal_calls_in_flight_are_paid_once_and_samples_apart(tmp_path):
     caller.journal.close()
 
 
+def test_a_proxy_asks_again_after_a_failure_and_keeps_nothing():
+    answers = [ProviderError("oops", "server"), Reply("yes"), Reply("no")]
+
+    def answer(r):
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def go():
+        caller = Caller(remember=False)
+        backend = Fake(answer)
+        with pytest.raises(ProviderError):
+            await caller.call(backend, request())
+        return [(await caller.call(backend, request())).reply.text for _ in range(2)]
+
+    assert asyncio.run(go()) == ["yes", "no"]
+
+
 @pytest.mark.parametrize("text", ["cut", "empty", "error"])
 def test_errors_empty_and_truncated_replies_are_recorded_and_not_cached(tmp_path, text):
     def answer(r):

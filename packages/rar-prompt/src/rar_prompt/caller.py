@@ -69,6 +69,8 @@ class Caller:
         budget: what may be spent.
         counts: what was done so far.
         stopping: once not empty, no further call is sent; those in flight are awaited, for they are paid.
+        remember: keep replies and failures for as long as this object lives, so that conditions of one run share them;
+            off for a proxy, which lives for long and may be asked the same again.
     """
 
     journal: Journal | None = None
@@ -77,6 +79,7 @@ class Caller:
     budget: Budget = field(default_factory=Budget)
     counts: Counts = field(default_factory=Counts)
     stopping: str = ""
+    remember: bool = True
     _slots: dict[int, Slots] = field(default_factory=dict)
     _flights: dict[str, "asyncio.Future[Called]"] = field(default_factory=dict)
 
@@ -110,9 +113,11 @@ class Caller:
             # kept for the run: a request that failed for one condition is not paid again for another
             flight.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
             flight.exception()
+            if not self.remember:
+                del self._flights[key]
             raise
         flight.set_result(called)
-        if self.journal is not None and not called.reply.truncated:
+        if not self.remember or (self.journal is not None and not called.reply.truncated):
             del self._flights[key]
         return called
 

@@ -377,7 +377,7 @@ def serve(
     backends = _open([model, rephraser], endpoint, models)
     journal = Journal(cache) if cache else None
     try:
-        caller = Caller(journal, texts.hash)
+        caller = Caller(journal, texts.hash, remember=False)
         proxy = Proxy(backends[model], backends[rephraser] if rephraser else None, texts, caller, method, sampling)
         serve_proxy(proxy, host, port)
     finally:

@@ -41,7 +41,7 @@ class RaR:
         self.plan = plan(method, self.templates)
         self.responder = open_backend(model, endpoint) if isinstance(model, str) else model
         self.rephraser = open_backend(rephraser, endpoint) if isinstance(rephraser, str) else rephraser
-        self.caller = caller or Caller(templates=self.templates.hash)
+        self.caller = caller or Caller(templates=self.templates.hash, remember=False)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
