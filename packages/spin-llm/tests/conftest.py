@@ -38,3 +38,8 @@ def make_model(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
     if request.param == "gpt2":
         return make_gpt2
     return lambda **given: make_llama(tie_word_embeddings=request.param == "llama", **given)
+
+
+@pytest.fixture
+def llama() -> Callable[..., nn.Module]:
+    return make_llama
