@@ -1,10 +1,13 @@
 """Tiny models of the families the package is proven on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+
+from spin_llm.records import Example
 
 
 def make_llama(dtype: torch.dtype = torch.float64, vocabulary: int = 13, seed: int = 0, **options: object) -> nn.Module:
@@ -38,6 +41,42 @@ def make_model(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
     if request.param == "gpt2":
         return make_gpt2
     return lambda **given: make_llama(tie_word_embeddings=request.param == "llama", **given)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+WORDS = [*"abcdefghij", "one", "two", "three", "four"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A tokenizer of whole words with a chat template; its end token fills rows up too, as is common."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<end>", "<system>", "<user>", "<assistant>"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", eos_token="<end>", pad_token="<end>",
+        additional_special_tokens=["<system>", "<user>", "<assistant>"],
+    )  # fmt: skip
+    made.chat_template = TEMPLATE
+    return made
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[Example]:
+    """Repeat a word so many times."""
+    rows = []
+    for word in "abcdefghij":
+        for count, name in enumerate(["one", "two", "three", "four"], start=1):
+            asked = ({"role": "user", "content": f"{name} {word}"},)
+            rows.append(Example(f"{word}{count}", asked, " ".join([word] * count)))
+    return rows
 
 
 @pytest.fixture

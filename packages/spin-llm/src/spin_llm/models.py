@@ -1,5 +1,6 @@
 """Loading, adapting and saving models: safetensors and json only, no code from a checkpoint is ever run."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -128,20 +129,63 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def save_model(model: nn.Module, tokenizer: Tokenizer, folder: Path, merge: bool = False) -> None:
+def save_model(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    folder: Path,
+    merge: bool = False,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write a model (or only its adapter) and its tokenizer to `folder`, which appears whole.
 
     Args:
         model: of transformers or peft.
         tokenizer: goes beside it.
-        folder: must not exist yet.
+        folder: replaced where it exists.
         merge: write plain weights with the adapter added to them.
+        weights: gathered ones, where the model itself holds a part of them only.
     """
     if merge and hasattr(model, "merge_adapter"):
         model = _merged(model)
     with atomic_folder(folder) as aside:
-        model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator] # both libraries have it
+        model.save_pretrained(aside, state_dict=weights)  # type: ignore[operator] # both libraries have it
         tokenizer.save_pretrained(aside)
+
+
+def restore_player(model: nn.Module, folder: Path) -> None:
+    """Load what `save_model` wrote into a model of the same making, in place.
+
+    Raises:
+        InputError: if the folder is another model's.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if hasattr(model, "peft_config"):
+            from peft import set_peft_model_state_dict
+
+            found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))  # type: ignore[arg-type]
+            unexpected = list(getattr(found, "unexpected_keys", ()))
+        else:
+            weights = {
+                name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()
+            }
+            missing, unexpected = model.load_state_dict(weights, strict=False)
+            tied = {name for name in missing if name == "lm_head.weight"}
+            unexpected = [*unexpected, *(set(missing) - tied)]
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if unexpected:
+        raise InputError(f"{folder} is another model's: {unexpected[0]}")
+
+
+def fingerprint(model: nn.Module, source: str = "") -> str:
+    """Names a model by its trained weights (all of them, or its adapter's) and where the others came from."""
+    digest = hashlib.sha256(source.encode())
+    for name, weight in sorted(trainable(model).items()) or sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _merged(model: Any) -> nn.Module:

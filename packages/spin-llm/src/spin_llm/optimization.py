@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spin_llm.config import Optimization
 from spin_llm.packing import PackedBatch, TokenIds, pack
 from spin_llm.sequence_logprobs import Scoring, model_dtype, sequence_logprobs
-from spin_llm.training_state import load_state, save_state
+from spin_llm.training_state import full_weights, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def train(
     seed: int = 0,
     state: Path | None = None,
     report: Callable[[Step], None] | None = None,
+    finish: Callable[[dict[str, Tensor] | None], None] | None = None,
     label: str = "training",
 ) -> int:
     """Minimise the mean of an objective over items, in place, and return the number of steps.
@@ -94,6 +95,7 @@ def train(
         seed: of the order of the items.
         state: file that a killed training goes on from; removed by the caller when its result is saved.
         report: called after every step on the main process.
+        finish: called at the end on the main process, with the gathered weights where they are sharded, else None.
         label: for the progress line.
 
     Raises:
@@ -118,6 +120,11 @@ def train(
         if state is not None and ((number + 1) % settings.save_steps == 0 or number + 1 == total):
             save_state(state, scorer, optimizer, number + 1, accelerator)
     model.eval()
+    if finish is not None:
+        weights = full_weights(scorer, accelerator)
+        if accelerator.is_main_process:
+            finish(weights)
+        accelerator.wait_for_everyone()
     accelerator.free_memory()
     return total
 

@@ -62,6 +62,18 @@ def load_state(path: Path, model: nn.Module, optimizer: Any) -> int:
     return step
 
 
+def is_sharded(accelerator: Any) -> bool:
+    """Whether each process holds a part of the weights only."""
+    return str(getattr(accelerator.distributed_type, "value", "NO")) in ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+
+
+def full_weights(scorer: nn.Module, accelerator: Any) -> dict[str, torch.Tensor] | None:
+    """The language model's weights gathered from all processes, None where every process has them anyway."""
+    if not is_sharded(accelerator):
+        return None
+    return {name.removeprefix("model."): value for name, value in accelerator.get_state_dict(scorer).items()}
+
+
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
     """The optimiser inside accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
