@@ -29,7 +29,7 @@ from spin_llm.opponent import score_responses
 from spin_llm.optimization import Step, train
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.sequence_logprobs import Scoring, scoring_of
-from spin_llm.training_state import is_sharded
+from spin_llm.training_state import is_sharded, saved_step
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class SelfPlay:
                 save_model(self.model, self.tokenizer, folder / "model", weights=weights)
 
             if main:
-                metrics.rewind(_saved_step(state))
+                metrics.rewind(saved_step(state))
             train(
                 self.model,
                 pairs,
@@ -316,15 +316,6 @@ def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
 
     precision = {"float32": "no", "bfloat16": "bf16"}[config.optimization.precision]
     return Accelerator(cpu=cpu or not torch.accelerator.is_available(), mixed_precision=precision)
-
-
-def _saved_step(state: Path) -> int:
-    from safetensors import safe_open
-
-    if not state.exists():
-        return 0
-    with safe_open(state, "pt") as file:
-        return int((file.metadata() or {}).get("step", 0))
 
 
 def _without_step(row: dict[str, Any]) -> dict[str, float]:

@@ -62,6 +62,14 @@ def load_state(path: Path, model: nn.Module, optimizer: Any) -> int:
     return step
 
 
+def saved_step(path: Path) -> int:
+    """How many steps a state holds, 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        return int((file.metadata() or {}).get("step", 0))
+
+
 def is_sharded(accelerator: Any) -> bool:
     """Whether each process holds a part of the weights only."""
     return str(getattr(accelerator.distributed_type, "value", "NO")) in ("FSDP", "DEEPSPEED", "MEGATRON_LM")
