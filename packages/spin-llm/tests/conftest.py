@@ -1,13 +1,14 @@
 """Tiny models of the families the package is proven on."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
 from spin_llm.records import Example
+from torch import nn
 
 
 def make_llama(dtype: torch.dtype = torch.float64, vocabulary: int = 13, seed: int = 0, **options: object) -> nn.Module:
@@ -77,6 +78,24 @@ def examples() -> list[Example]:
             asked = ({"role": "user", "content": f"{name} {word}"},)
             rows.append(Example(f"{word}{count}", asked, " ".join([word] * count)))
     return rows
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A model on disk, with its tokenizer, as users have one."""
+    folder = tmp_path_factory.mktemp("model")
+    make_llama(torch.float32, vocabulary=len(tokenizer)).save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -> Path:
+    """Records as users have them."""
+    path = tmp_path_factory.mktemp("data") / "records.jsonl"
+    rows = [{"id": item.id, "prompt": item.prompt[0]["content"], "response": item.response} for item in examples]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from shared_core.errors import InputError
-
 from spin_llm.losses import LINK_AT_ZERO, LINK_SLOPE_AT_ZERO, LINKS, contraction_factor, geometric_mixture, spin_loss
 from spin_llm.tabular import (
     best_player,

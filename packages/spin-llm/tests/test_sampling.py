@@ -6,11 +6,10 @@ import pytest
 import scipy.stats
 import torch
 from shared_core.errors import InputError, RunError
-from torch import nn
-
 from spin_llm.packing import pack
 from spin_llm.sampling import Sampler, draw, sample_responses, sampling_batches
 from spin_llm.sequence_logprobs import Scoring, sequence_logprobs
+from torch import nn
 
 PROMPTS = [[3], [2, 4, 3, 3], [0, 2]]
 

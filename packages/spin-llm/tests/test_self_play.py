@@ -13,8 +13,6 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from shared_core.errors import InputError
-from torch import nn
-
 from spin_llm import self_play
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import check_opponent, read_pairs
@@ -23,6 +21,7 @@ from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
 from spin_llm.sampling import Sampler
 from spin_llm.self_play import Iteration, SelfPlay
+from torch import nn
 
 CONFIG = SPINConfig(
     iterations=3,
@@ -107,7 +106,7 @@ def test_the_opponents_responses_are_samples_of_the_model_that_training_starts_f
         )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -130,7 +129,7 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
     def dying(*given: Any, **options: Any) -> Any:
         nonlocal left
         if left == 0:
-            raise Killed
+            raise KilledError
         left -= 1
         return real(*given, **options)
 
@@ -141,7 +140,7 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
         try:
             play(out).run()
             break
-        except Killed:
+        except KilledError:
             deaths += 1
     assert deaths > 0
     monkeypatch.undo()

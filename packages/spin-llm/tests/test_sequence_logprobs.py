@@ -6,12 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from shared_core.errors import InputError
-from torch import nn
-
 from spin_llm import token_logprobs as chunked
 from spin_llm.packing import pack
 from spin_llm.sequence_logprobs import NAIVE, Scoring, scoring_of, sequence_logprobs
 from spin_llm.token_logprobs import logits_logprobs, token_logprobs
+from torch import nn
 
 PROMPTS = [[3, 4, 5], [6], [2, 2, 7, 8, 9, 10, 11]]
 RESPONSES = [[[5, 6, 1], [12]], [[4, 4, 4, 4, 4, 1], [3, 1]], [[1], [7, 8]]]

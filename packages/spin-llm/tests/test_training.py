@@ -10,14 +10,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from shared_core.errors import RunError
-from torch import nn
-
 from spin_llm.config import Optimization
 from spin_llm.models import Lora, add_lora
 from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, sft_objective, spin_objective
 from spin_llm.opponent import score_responses
 from spin_llm.optimization import Step, batch_indices, rate_factor, train
 from spin_llm.sequence_logprobs import NAIVE, Scoring
+from torch import nn
 
 SETTINGS = Optimization(
     optim="adamw", learning_rate=[0.01], num_train_epochs=2, train_batch_size=4, per_device_train_batch_size=2,
@@ -93,15 +92,15 @@ def test_a_killed_training_ends_at_the_same_weights_bit_for_bit(
     whole, parts = copy.deepcopy(start), copy.deepcopy(start)
     train(whole, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True), state=tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(step: Step) -> None:
         if step.number == 4:
-            raise Killed
+            raise KilledError
 
     state = tmp_path / "state.safetensors"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(parts, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True), state=state, report=kill)
     again = copy.deepcopy(start)
     steps: list[Step] = []
@@ -120,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(
     pairs = pairs_of(model, 4)
     broken = [replace(pair, opponent_real=math.nan) if index == 0 else pair for index, pair in enumerate(pairs)]
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(RunError, match="loss nan .* at step 1: lower learning_rate"):
+    with pytest.raises(RunError, match=r"loss nan .* at step 1: lower learning_rate"):
         train(model, broken, spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True), state=tmp_path / "state")
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not (tmp_path / "state").exists()

@@ -141,7 +141,7 @@ def of_iteration(values: list[float], iteration: int) -> float:
 
 
 def preset(name: Preset) -> SPINConfig:
-    """`paper`: the published settings; `official`: those of the authors' scripts; `small`: for a 135M model on a CPU."""
+    """`paper`: the published settings; `official`: the authors' scripts'; `small`: for a 135M model on CPUs."""
     if name == "paper":
         return SPINConfig(optimization=Optimization(precision="bfloat16"), limits=TokenLimits(2048, 1024))
     if name == "official":

@@ -182,7 +182,7 @@ def _step(
 
 
 def _share(batch: Sequence[ItemT], accelerator: Any) -> list[tuple[ItemT, float]]:
-    """This process's items with their weight; one without work scores an item of weight 0, as the others wait for it."""
+    """This process's items and weights; one without work scores an item of weight 0, as the others wait for it."""
     order = sorted(batch, key=lambda item: -len(item.prompt) - sum(map(len, item.responses)))
     mine = [(item, 1.0) for item in order[accelerator.process_index :: accelerator.num_processes]]
     micro_everywhere = len(order[:: accelerator.num_processes])

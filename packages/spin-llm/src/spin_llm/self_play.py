@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
 from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
-from spin_llm.generation import Engine, GeneratedPair, generate_pairs, model_engine
+from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
 from spin_llm.objectives import ScoredPair, spin_objective, without_identical
@@ -130,21 +130,24 @@ class SelfPlay:
                 break
         return done
 
+    def train_on(self, current: list[GeneratedPair], number: int = 0) -> Iteration:
+        """One iteration on given responses of this very player, with the settings of that iteration."""
+        return self._learn(number, current, None)
+
     def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:
-        folder = self._folder(number)
-        summary = folder / "iteration.json"
-        if summary.exists():
-            self._become(folder / "model")
-            return Iteration(**read_json(summary))
-        beta = self.config.beta_at(number)
-        if contraction_factor(beta) > 1:
-            log.info(
-                "iteration %d: beta %g < 1/2 overshoots if minimised (factor %.3g)",
-                number,
-                beta,
-                contraction_factor(beta),
-            )
+        if (self._folder(number) / "iteration.json").exists():
+            self._become(self._folder(number) / "model")
+            return Iteration(**read_json(self._folder(number) / "iteration.json"))
         current = self._generate(number)
+        if self.config.mix_previous and number > 0:
+            current = [*current, *read_pairs(self._folder(number - 1) / FILE)]
+        return self._learn(number, current, opponent)
+
+    def _learn(self, number: int, current: list[GeneratedPair], opponent: Evaluation | None) -> Iteration:
+        """Score, train, evaluate."""
+        folder, beta = self._folder(number), self.config.beta_at(number)
+        if contraction_factor(beta) > 1:
+            log.info("beta %g < 1/2 overshoots if minimised (factor %.3g)", beta, contraction_factor(beta))
         pairs = self._scored(number, current)
         trained, identical, level = without_identical(pairs, self.config.loss_type)
         if not self.config.skip_identical:
@@ -153,12 +156,11 @@ class SelfPlay:
         result = Iteration(number, len(pairs), sum(pair.identical for pair in pairs), first, last)
         if self.held_out:
             found = self._evaluate(folder / "evaluation.json")
-            assert found is not None, "held_out is not empty"
-            result.evaluation = found.means
+            result.evaluation = found.means if found is not None else {}
             if opponent is not None:
                 result.accuracy = discrimination(self.model, self.held_out, opponent, self.scoring, self.pad)
         if self.accelerator.is_main_process:
-            write_json(summary, asdict(result))
+            write_json(folder / "iteration.json", asdict(result))
             (folder / "state.safetensors").unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         return result
@@ -177,13 +179,8 @@ class SelfPlay:
             self.generation_prompts,
         )
 
-    def _scored(self, number: int, current: list[GeneratedPair]) -> list[ScoredPair]:
-        """This iteration's pairs and, where they are mixed in, the previous one's, all scored by this opponent."""
-        from spin_llm.generation import FILE, read_pairs
-
-        rows = list(current)
-        if self.config.mix_previous and number > 0:
-            rows += read_pairs(self._folder(number - 1) / FILE)
+    def _scored(self, number: int, rows: list[GeneratedPair]) -> list[ScoredPair]:
+        """Pairs, those of the previous iteration included, as this opponent scores them."""
         path = self._folder(number) / "opponent.safetensors"
         if not path.exists():
             scores = self._scores(rows)
@@ -191,6 +188,7 @@ class SelfPlay:
             if self.config.base_weight:
                 tensors["base"] = self._base_scores(number, rows, scores)
             if self.accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as aside:
                     save_file(tensors, aside)
             self.accelerator.wait_for_everyone()

@@ -73,8 +73,8 @@ def model_dtype(model: nn.Module) -> torch.dtype:
 def scoring_of(model: nn.Module, pad_id: int = 0) -> Scoring:
     """Find by trial which short cuts give the same log-probabilities as one plain row a response.
 
-    Models with sliding windows, recurrent state, ALiBi or a kernel that takes no mask fall back to separate rows; models
-    that do something to their logits (scaling, soft caps) to their own head. What was found is logged.
+    Models with sliding windows, recurrent state, ALiBi or a kernel that takes no mask fall back to separate rows;
+    models that do something to their logits (scaling, soft caps) to their own head. What was found is logged.
     """
     device = next(model.parameters()).device
     vocabulary = unwrap_peft(model).config.get_text_config().vocab_size

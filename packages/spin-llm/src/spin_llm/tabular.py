@@ -1,4 +1,4 @@
-"""Self-play where everything can be summed: a table of logits, a few prompts, the population loss (paper: section 5)."""
+"""Self-play where everything can be summed: tables of logits, few prompts, the population loss (paper: section 5)."""
 
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ class SlopeIdentity:
 
 
 def slope_at_zero(opponent: Table, data: Table, loss_type: LossType = "logistic") -> SlopeIdentity:
-    """d/dbeta L(p_data, p_t) at beta = 0 = l'(0) [KL(p_data || p_t) + KL(p_t || p_data)], by automatic differentiation."""
+    """d/dbeta L(p_data, p_t) at beta = 0 = l'(0) [KL(p_data || p_t) + KL(p_t || p_data)], by autograd."""
     gap = data - opponent
     beta = torch.zeros((), dtype=data.dtype, requires_grad=True)
     u = beta * (gap[:, :, None] - gap[:, None, :])

@@ -1,6 +1,7 @@
 """A transformer whose 1,024 responses are all listed: the theorems with a network, and SPIN beside more SFT."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from shared_core.claims import Context, Measurement
@@ -57,9 +58,7 @@ def weak_to_strong(context: Context) -> Measurement:
 )
 def every_iteration(context: Context) -> Measurement:
     """lambda = 2 halves the error in each exact iteration, so that there is something left to gain."""
-    ratios = [
-        after / before for course in _courses(context, 2.0) for before, after in zip(course, course[1:], strict=False)
-    ]
+    ratios = [after / before for course in _courses(context, 2.0) for before, after in pairwise(course)]
     return Measurement(max(ratios), max(ratios) < 1, (min(ratios), max(ratios)), f"{SETTING}; {len(ratios)} iterations")
 
 
@@ -95,9 +94,9 @@ def better_than_sft(context: Context) -> Measurement:
     gaps = [ours[-1] - theirs[-1] for ours, theirs in zip(spin, sft, strict=True)]
     note = (
         f"{SETTING}; {pairs} real responses, {iterations} x {steps} steps, {len(gaps)} seeds; SPIN ends at "
-        f"{_spread([course[-1] for course in spin])}, SFT at {_spread([course[-1] for course in sft])}. Both aim at the same "
-        "law, SPIN by a noisier gradient (claim gradient); the paper's gain over SFT is on a 7B model's benchmarks, which "
-        "this does not measure"
+        f"{_spread([course[-1] for course in spin])}, SFT at {_spread([course[-1] for course in sft])}. "
+        "Both aim at the same law, SPIN by a noisier gradient (claim gradient); the paper's gain over SFT is on a 7B "
+        "model's benchmarks, which this does not measure"
     )
     return Measurement(max(gaps), max(gaps) < 0, (min(gaps), max(gaps)), note)
 
