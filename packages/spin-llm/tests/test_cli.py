@@ -45,7 +45,7 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
         assert (tmp_path / "run" / name).stat().st_size > 0
     again, _, _ = spin(*given, "--out", "run")
     assert again == 0
-    code, _, err = spin(*given, "--out", "run", "--seed", 1)
+    code, _, err = spin(*given, "--out", "run", "--seed", 1, "--quiet")
     assert (code, err.count("\n")) == (2, 1)
     assert "seed was 0, is 1" in err
     code, out, err = spin("export", "run/iter_1/model", "--out", "merged")
@@ -93,7 +93,7 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(
 
 
 def test_doctor(spin: Any, model_folder: Path) -> None:
-    code, out, err = spin("doctor", model_folder, "--device", "cpu")
+    code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu")
     assert code == 0, err
     assert "shared by a pair" in out
 
@@ -101,9 +101,9 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["none", "DATA"], "none cannot be loaded"),
+        (["none", "DATA"], "none: no such folder, and a hub id"),
         (["MODEL", "none.jsonl"], "none.jsonl: No such file"),
-        (["DATA", "DATA"], "cannot be loaded"),
+        (["DATA", "DATA"], "is a file; give a model"),
         (["MODEL", "DATA", "--beta", "0"], "beta (the paper's lambda) must be positive"),
         (["MODEL", "DATA", "--beta", "1,2", "--iterations", "1"], "beta has 2 values for 1 iterations"),
         (["MODEL", "DATA", "--learning-rate", "-1"], "learning_rate must be positive"),

@@ -28,13 +28,12 @@ def test_a_format_string_is_an_alternative(tokenizer: Any, examples: list[Exampl
 
 
 def test_text_after_the_end_token_is_no_part_of_the_response(tokenizer: Any, examples: list[Example]) -> None:
-    changed = type(tokenizer).from_pretrained if False else tokenizer
-    template = changed.chat_template
-    changed.chat_template = template.replace("<end> {% endfor %}", "<end> one {% endfor %}")
+    template = tokenizer.chat_template
+    tokenizer.chat_template = template.replace("<end> {% endfor %}", "<end> one {% endfor %}")
     try:
-        _, real = Renderer(changed).pair(examples[0])
+        _, real = Renderer(tokenizer).pair(examples[0])
     finally:
-        changed.chat_template = template
+        tokenizer.chat_template = template
     assert tokenizer.convert_ids_to_tokens(real) == ["a", "<end>"]
 
 
@@ -58,7 +57,7 @@ def test_cutting_takes_the_prompts_left_then_the_responses_right() -> None:
 
 
 def test_bad_templates_and_limits(tokenizer: Any, examples: list[Example]) -> None:
-    with pytest.raises(InputError, match="must hold {prompt}"):
+    with pytest.raises(InputError, match=r"must hold \{prompt\}"):
         Renderer(tokenizer, "x")
     with pytest.raises(InputError, match="max_prompt_length"):
         TokenLimits(10, 10)

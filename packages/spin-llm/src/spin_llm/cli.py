@@ -395,7 +395,9 @@ def eval_(
     return commands.evaluate(model, data, out, config, device, samples, limit=limit, turns=turns, skip_bad=skip_bad)
 
 
-def prepare(data: str, out: str, turns: Turns = "first", skip_bad: bool = False, seed: int = 0) -> int:
+def prepare(
+    data: str, out: str = "prepared.jsonl", turns: Turns = "first", skip_bad: bool = False, seed: int = 0
+) -> int:
     """Turn any known layout into one record a line: id and messages.
 
     Args:
@@ -435,7 +437,7 @@ def inspect(
     return commands.inspect(model, data, template, count, turns, skip_bad, seed)
 
 
-def export(model: str, out: str, generated: str | None = None) -> int:
+def export(model: str, out: str = "exported", generated: str | None = None) -> int:
     """Write plain weights with the adapter merged in, or pairs as DPO data for TRL.
 
     Args:

@@ -193,8 +193,9 @@ def train(model: str, generated: str, out: str, config: SPINConfig, device: str,
     pairs = read_pairs(source / FILE)
     settings = {"verb": "train", "model": model, "generated": generated, "iteration": iteration, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:
+        examples = [Tokens(pair.id, tuple(pair.prompt), tuple(pair.real)) for pair in pairs]
         game = SelfPlay(
-            loaded, tokenizer, [Tokens(pair.id, tuple(pair.prompt), tuple(pair.real)) for pair in pairs], config, folder,
+            loaded, tokenizer, examples, config, folder,
             source=model, accelerator=accelerator, reload=lambda saved: _reload(saved, model, config),
         )  # fmt: skip
         result = game.train_on(pairs, iteration)

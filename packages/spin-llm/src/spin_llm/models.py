@@ -53,7 +53,10 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[
         InputError: if it is none of these, with what is wrong in one line.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # it would stand before a one-line error
+    transformers_logging.set_verbosity_error()
     name = str(embedded_model() if str(source) == EMBEDDED else source)
     folder, options = name, {}
     if name.endswith(".gguf"):
@@ -67,6 +70,10 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[
     elif (Path(name) / "adapter_config.json").exists():
         return _load_adapter(Path(name), dtype)
     else:
+        if not Path(name).exists() and name.count("/") != 1:
+            raise InputError(f"{name}: no such folder, and a hub id has the form owner/name")
+        if Path(name).is_file():
+            raise InputError(f"{name} is a file; give a model's folder, a hub id or a .gguf file")
         if Path(name).is_dir() and not (Path(name) / "config.json").exists():
             raise InputError(f"{name} holds neither config.json nor adapter_config.json: it is no model's folder")
         tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder)
