@@ -63,7 +63,5 @@ def generate(model, tokenizer, prompts, new_tokens, **options):
     with torch.inference_mode():
         found = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=pad, **options)
     elapsed = time.perf_counter() - start
-    cut = []
-    for row in found[:, width:].tolist():
-        cut.append(row[: row.index(pad) + 1] if pad in row else row)
-    return cut, elapsed
+    rows = found[:, width:].tolist()
+    return [row[: row.index(pad) + 1] if pad in row else row for row in rows], elapsed

@@ -67,7 +67,7 @@ def run() -> list[Comparison]:
         times = {name: [] for name in sides}
         for _ in range(REPEATS):
             for name, side in sides.items():
-                times[name].append(seconds(lambda side=side, name=name: losses[name].append(side())))
+                times[name].append(seconds(lambda side=side, kept=losses[name]: kept.append(side())))
         for name in ("default", "best"):
             same = max(abs(a - b) for a, b in zip(losses["ours"], losses[name], strict=True)) < 1e-5
             what = f"optimiser step, {len(pairs)} pairs of {prompt} + {response} tokens"
