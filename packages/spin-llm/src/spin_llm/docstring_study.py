@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,7 +77,7 @@ def study(
     return StudyRow(compare_paired(last, start, "nll_per_token"), compare_paired(last, more, "nll_per_token"))
 
 
-def _read(path: Path) -> dict:  # type: ignore[type-arg] # what evaluation wrote
+def _read(path: Path) -> dict[str, Any]:
     from shared_core.run_folder import read_json
 
-    return read_json(path)  # type: ignore[no-any-return] # a mapping
+    return read_json(path)

@@ -58,7 +58,8 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[
     transformers_logging.disable_progress_bar()  # it would stand before a one-line error
     transformers_logging.set_verbosity_error()
     name = str(embedded_model() if str(source) == EMBEDDED else source)
-    folder, options = name, {}
+    folder = name
+    options: dict[str, Any] = {}
     if name.endswith(".gguf"):
         from transformers import GgufConfig
 
@@ -118,7 +119,7 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
             base_model_name_or_path=base or None,
         )
         try:
-            adapted = get_peft_model(model, config)  # type: ignore[arg-type] # any transformers model
+            adapted = get_peft_model(model, config)  
         except ValueError as error:
             raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
     if base:
@@ -171,7 +172,7 @@ def restore_player(model: nn.Module, folder: Path) -> None:
         if hasattr(model, "peft_config"):
             from peft import set_peft_model_state_dict
 
-            found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))  # type: ignore[arg-type]
+            found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
             unexpected = list(getattr(found, "unexpected_keys", ()))
         else:
             weights = {
@@ -199,7 +200,7 @@ def _merged(model: Any) -> nn.Module:
     """The base model with the adapter added, leaving the given one as it was."""
     import copy
 
-    return copy.deepcopy(model).merge_and_unload()  # type: ignore[no-any-return] # a transformers model
+    return copy.deepcopy(model).merge_and_unload()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def score_responses(
     pad_id: int = 0,
     rows: int = 16,
     device: torch.device | None = None,
-    progress: Callable[[Sequence[list[int]]], Iterator[list[int]]] = iter,  # type: ignore[assignment] # iter is one
+    progress: Callable[[Sequence[list[int]]], Iterator[list[int]]] = iter,
     autocast: Callable[[], Any] | None = None,
 ) -> list[list[float]]:
     """log p(response | prompt) of every response to every prompt, by the very computation that training uses.

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 class Item(Protocol):
     """What is trained on: a prompt with one response (SFT) or two (SPIN, DPO)."""
 
-    prompt: TokenIds
+    @property
+    def prompt(self) -> TokenIds:
+        """Token ids of the prompt."""
+        ...
 
     @property
     def responses(self) -> Sequence[TokenIds]:
@@ -203,7 +206,7 @@ def batch_indices(step: int, items: int, size: int, seed: int) -> list[int]:
     per_epoch = math.ceil(items / size)
     epoch, place = divmod(step, per_epoch)
     draw = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(items, generator=draw)[place * size : (place + 1) * size].tolist()  # type: ignore[no-any-return] # ints
+    return torch.randperm(items, generator=draw)[place * size : (place + 1) * size].tolist()
 
 
 def rate_factor(step: int, total: int, warmup_ratio: float) -> float:

@@ -42,7 +42,7 @@ class PackedBatch:
     def to(self, device: torch.device | str) -> "PackedBatch":
         """The same batch on a device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved)  # type: ignore[arg-type] # tensors only
 
     def sums(self, values: Float[Tensor, "target"]) -> Float[Tensor, "responses"]:
         """Sum of per-token values over each response, the same in every run on every device."""

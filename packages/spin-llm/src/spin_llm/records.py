@@ -211,8 +211,8 @@ def _jsonl(path: Path) -> Iterator[Any]:
 
 
 def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -224,7 +224,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 def _arrow_folder(path: Path) -> Iterator[Any]:
     import pyarrow
-    import pyarrow.ipc
+    import pyarrow.ipc  # type: ignore[import-untyped]
 
     files = sorted(path.glob("*.arrow"))
     if not files:

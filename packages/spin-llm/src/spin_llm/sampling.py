@@ -79,7 +79,7 @@ def sample_responses(
     sampler: Sampler,
     end_ids: Sequence[int],
     seeds: Sequence[int],
-    progress: Callable[[Sequence[list[int]]], Iterator[list[int]]] = iter,  # type: ignore[assignment] # iter is one
+    progress: Callable[[Sequence[list[int]]], Iterator[list[int]]] = iter,
 ) -> list[Response]:
     """Draw one response to each prompt.
 

@@ -215,7 +215,7 @@ class SelfPlay:
                 autocast=self.accelerator.autocast,
             )
             found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
-        return self.accelerator.reduce(found, reduction="sum").cpu()  # type: ignore[no-any-return] # a tensor
+        return self.accelerator.reduce(found, reduction="sum").cpu()
 
     def _base_scores(self, number: int, rows: Sequence[GeneratedPair], scores: Tensor) -> Tensor:
         """log p_0 of the same responses: of the model as it was before self-play."""

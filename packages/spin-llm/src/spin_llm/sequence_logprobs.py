@@ -59,7 +59,7 @@ def response_token_logprobs(model: nn.Module, batch: PackedBatch, scoring: Scori
     return token_logprobs(hidden.flatten(0, 1)[batch.predictors], language_model.get_output_embeddings(), batch.targets)
 
 
-def unwrap_peft(model: nn.Module) -> Any:
+def unwrap_peft(model: Any) -> Any:
     """The transformers model inside a peft wrapper: LoRA layers are in its own modules, so nothing is lost."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -81,7 +81,7 @@ def scoring_of(model: nn.Module, pad_id: int = 0) -> Scoring:
     draw = torch.Generator().manual_seed(0)
 
     def tokens(count: int) -> TokenIds:
-        return torch.randint(vocabulary, (count,), generator=draw).tolist()  # type: ignore[no-any-return] # ints
+        return torch.randint(vocabulary, (count,), generator=draw).tolist()
 
     prompts, responses = [tokens(7), tokens(4)], [[tokens(5), tokens(3)], [tokens(2), tokens(6)]]
 

@@ -23,12 +23,9 @@ def population_loss(
         beta: the paper's lambda.
         loss_type: the link.
     """
-    shape = (*policy.shape, policy.shape[-1])
-    real, generated = (policy[:, :, None].expand(shape), policy[:, None, :].expand(shape))
-    opponent_real, opponent_generated = (opponent[:, :, None].expand(shape), opponent[:, None, :].expand(shape))
-    losses = spin_loss(real, generated, opponent_real, opponent_generated, beta, loss_type)
-    weights = data.exp()[:, :, None] * opponent.exp()[:, None, :]
-    return (weights * losses).sum((1, 2)).mean()
+    real, generated = policy[:, :, None], policy[:, None, :]
+    losses = spin_loss(real, generated, opponent[:, :, None], opponent[:, None, :], beta, loss_type)
+    return torch.einsum("pr,prg,pg->p", data.exp(), losses, opponent.exp()).mean()
 
 
 def predicted_player(opponent: Table, data: Table, beta: float) -> Table:

@@ -17,10 +17,11 @@ WEIGHT, MOMENT = "weight/", "moment/"
 def save_state(path: Path, model: nn.Module, optimizer: Any, step: int, accelerator: Any) -> None:
     """Write what a killed training goes on from; sharded weights are gathered, frozen ones left out."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    weights, moments = get_state_dict(model, _plain(optimizer), options=options)
+    weights, found = get_state_dict(model, _plain(optimizer), options=options)
+    moments: Any = found["state"]  # name of a weight -> name of a moment -> value
     if accelerator.is_main_process:
-        tensors = {WEIGHT + name: value for name, value in weights.items()}
-        for name, values in moments["state"].items():
+        tensors: dict[str, Any] = {WEIGHT + name: value for name, value in weights.items()}
+        for name, values in moments.items():
             tensors |= {f"{MOMENT}{name}/{key}": torch.as_tensor(value) for key, value in values.items()}
         tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
         with atomic_path(path) as aside:

@@ -107,6 +107,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def _figure(courses: dict[float, list[list[float]]]) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -117,7 +118,7 @@ def _figure(courses: dict[float, list[list[float]]]) -> Any:
     axes.set(
         xlabel="iterations", ylabel="KL(p_data || p), nats", title="Self-play of a transformer, every response listed"
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     axes.grid(alpha=0.3)
     return figure
