@@ -1,6 +1,7 @@
 """How good a player is on prompts it never saw, prompt by prompt, so that two players can be compared in pairs."""
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -92,11 +93,14 @@ def evaluate_player(
     groups = [[drawn[row * samples + k] for k in range(samples)] for row in range(len(examples))]
     responses = [[example.real, group[0].ids] for example, group in zip(examples, groups, strict=True)]
     scores = score_responses(model, [example.prompt for example in examples], responses, scoring, pad_id=pad_id)
-    overlap = _RougeL(tokenizer)
+
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
     values = {
         "nll_per_token": [-score[0] / len(example.real) for example, score in zip(examples, scores, strict=True)],
         "rouge_l": [
-            statistics.mean(overlap(example.real, response.ids) for response in group)
+            statistics.mean(rouge_l(text(example.real), text(response.ids)) for response in group)
             for example, group in zip(examples, groups, strict=True)
         ],
         "finished": [statistics.mean(float(response.finished) for response in group) for group in groups],
@@ -145,15 +149,15 @@ def mean_and_error(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "error": spread}
 
 
-class _RougeL:
-    """ROUGE-L F1 between token sequences, on the words they spell."""
+def rouge_l(one: str, other: str) -> float:
+    """ROUGE-L F1 (Lin 2004): 2 LCS / (m + n) on lower-case words of letters and digits, 0 where there is none.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        from rouge_score.rouge_scorer import RougeScorer
-
-        self.tokenizer = tokenizer
-        self.scorer = RougeScorer(["rougeL"])
-
-    def __call__(self, real: Sequence[int], generated: Sequence[int]) -> float:
-        texts = [self.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (real, generated)]
-        return float(self.scorer.score(*texts)["rougeL"].fmeasure)
+    The same numbers as the package rouge-score without its stemmer.
+    """
+    a, b = (re.findall(r"[a-z0-9]+", text.lower()) for text in (one, other))
+    longest = [0] * (len(b) + 1)
+    for word in a:
+        before = longest[:]
+        for place, candidate in enumerate(b):
+            longest[place + 1] = before[place] + 1 if word == candidate else max(before[place + 1], longest[place])
+    return 2 * longest[-1] / (len(a) + len(b)) if longest[-1] else 0.0

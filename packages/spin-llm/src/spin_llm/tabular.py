@@ -36,8 +36,12 @@ def predicted_player(opponent: Table, data: Table, beta: float) -> Table:
 def best_player(
     opponent: Table, data: Table, beta: float, loss_type: LossType = "logistic", iterations: int = 2000
 ) -> Table:
-    """The minimiser of the population loss over all tables, by L-BFGS from the opponent."""
-    logits = opponent.clone().requires_grad_()
+    """The minimiser of the population loss over all tables, by L-BFGS from the opponent and two steps of Newton."""
+
+    def loss_of(logits: Tensor) -> Tensor:
+        return population_loss(logits.reshape(opponent.shape).log_softmax(-1), opponent, data, beta, loss_type)
+
+    logits = opponent.flatten().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [logits], max_iter=iterations, tolerance_grad=1e-14, tolerance_change=1e-18, line_search_fn="strong_wolfe",
         history_size=50,
@@ -45,12 +49,19 @@ def best_player(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = population_loss(logits.log_softmax(-1), opponent, data, beta, loss_type)
+        loss = loss_of(logits)
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return logits.detach().log_softmax(-1)
+    # L-BFGS ends where differences of losses round to 0, which is at about 1e-7 in the logits
+    for _ in range(2):
+        curvature = torch.autograd.functional.hessian(loss_of, logits.detach())
+        (slope,) = torch.autograd.grad(loss_of(logits), logits)
+        # adding a constant to a row changes nothing, so the curvature has null directions
+        step = torch.linalg.pinv(curvature, rtol=1e-12, hermitian=True) @ slope
+        logits = (logits.detach() - step).requires_grad_()
+    return logits.detach().reshape(opponent.shape).log_softmax(-1)
 
 
 def centred_error(policy: Table, data: Table) -> Table:
