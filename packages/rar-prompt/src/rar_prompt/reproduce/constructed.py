@@ -70,11 +70,12 @@ def _trained(context: Context, name: str, seed: int, weak: bool) -> LocalModel:
 
 
 def _records(context: Context, seed: int, *, temperature: float, clear: bool = False) -> Records:
-    """All six methods of a strong model on fresh questions."""
+    """All six methods of a strong model on fresh questions (three where the questions are clear)."""
 
     def make() -> Records:
         backend = _model(context, seed, weak=False)
-        return _ask(context, [(name, backend, backend) for name in PREDICTED], seed, temperature, clear)
+        names = ("plain", "cot", "two-step") if clear else PREDICTED
+        return _ask(context, [(name, backend, backend) for name in names], seed, temperature, clear)
 
     return context.memo(("records", seed, temperature, clear), make)
 

@@ -42,9 +42,9 @@ def embedded_model(context: Context) -> Measurement:
 async def _run(context: Context) -> list[dict[str, Any]]:
     backend = load_smollm2(batch_size=16, device=str(context.device))
     templates = load_templates("paper")
-    sampling = Sampling(max_tokens=96)
+    sampling = Sampling(max_tokens=64)
     conditions = [Condition(plan(name, templates), backend, sampling=sampling) for name in METHODS]
-    items = generate("coin-flip", context.at(4, 16, 100), context.seed, GenOptions())
+    items = generate("coin-flip", context.at(4, 8, 100), context.seed, GenOptions())
     records = await evaluate(items, conditions, templates, Caller(templates=templates.hash))
     await backend.close()
     return condition_rows(records)
