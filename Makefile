@@ -43,7 +43,7 @@ _reproduce:
 	@$(RUN) python -m shared_core.report $$(dirname report/runs/$(SCALE)/*/result.json) --out report/index.html
 
 bench: setup  ## ours beside the peers, ratios with their spread; PKG=NAME for one
-	@$(UV) sync --frozen --all-packages --all-groups --quiet
+	@$(UV) sync --frozen --all-packages --all-groups --inexact --quiet
 	@for package in $(PKGS); do echo "== $$package"; $(RUN) python -m shared_core.benchmark packages/$$package || exit 1; done
 
 test-all: setup  ## every test, on two cores without a GPU
