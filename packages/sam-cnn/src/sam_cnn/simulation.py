@@ -158,9 +158,9 @@ def simulate(
     cells = [data] if isinstance(data, PatchData) else list(data)
     _check_alike(cells)
     runs = [(cell, seed) for cell in cells for seed in seeds]
-    parts = [
-        _run(runs[first : first + size], training, torch.device(device)) for first, size in _chunks(runs, training)
-    ]
+    place = torch.device(device)
+    with one_thread():
+        parts = [_run(runs[first : first + size], training, place) for first, size in _chunks(runs, training)]
     return Outcome(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
