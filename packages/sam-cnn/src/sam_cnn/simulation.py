@@ -1,7 +1,8 @@
 """Many runs at once: any cells, any seeds, one algorithm a call, in chunks that fit the processor's cache."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +84,17 @@ def tau_theory(m: int, B: int, P: int, sigma_p: float, d: int, constant: float =
     return constant * m * math.sqrt(B) / (P * sigma_p * math.sqrt(d))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The kernels here last microseconds: waking a pool of threads for each costs many times that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What every run ended with; NaN where it diverged.
@@ -146,9 +158,9 @@ def simulate(
     cells = [data] if isinstance(data, PatchData) else list(data)
     _check_alike(cells)
     runs = [(cell, seed) for cell in cells for seed in seeds]
-    parts = [
-        _run(runs[first : first + size], training, torch.device(device)) for first, size in _chunks(runs, training)
-    ]
+    place = torch.device(device)
+    with one_thread():
+        parts = [_run(runs[first : first + size], training, place) for first, size in _chunks(runs, training)]
     return Outcome(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
@@ -209,7 +221,8 @@ def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequenc
 
     schedule = training.schedule()
     batches = sample_weights(schedule, data.n, list(seeds))
-    end = train(span, schedule, training.eta_for(data), training.tau_for(data), batches, observe)
+    with one_thread():
+        end = train(span, schedule, training.eta_for(data), training.tau_for(data), batches, observe)
     return _measure(span, end, torch.full((len(seeds),), data.p, dtype=torch.float64)), records
 
 
