@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from shared_core.claims import ClaimSet, Context, Measurement
 
@@ -18,7 +19,22 @@ from d3pm_ehr.formats.assemble import Rules
 from d3pm_ehr.formats.nhds import read_nhds
 from d3pm_ehr.generator import EHRD3PM
 
-claims = ClaimSet("d3pm-ehr")
+
+class OneThreadClaims(ClaimSet):
+    """Claims whose matrices are too small for a pool of threads, but at the paper's scale."""
+
+    def reproduce(self, **options: Any) -> int:
+        """See `ClaimSet.reproduce`."""
+        before = torch.get_num_threads()
+        if options.get("scale") != "paper":
+            torch.set_num_threads(1)
+        try:
+            return super().reproduce(**options)
+        finally:
+            torch.set_num_threads(before)
+
+
+claims = OneThreadClaims("d3pm-ehr")
 Source = Literal["embedded", "survey"]
 SURVEY_FILE = "NHDS10.PU.txt.bz2"
 OURS, REAL = "D3PM", "held-out real"
