@@ -119,7 +119,7 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
             base_model_name_or_path=base or None,
         )
         try:
-            adapted = get_peft_model(model, config)  
+            adapted = get_peft_model(model, config)
         except ValueError as error:
             raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
     if base:
