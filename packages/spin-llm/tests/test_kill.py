@@ -14,8 +14,8 @@ from spin_llm import cli
 
 model, data, folder = sys.argv[1:]
 given = ["spin-llm", "run", model, data, "--iterations", "2", "--held-out", "4", "--lora-rank", "2",
-    "--max-length", "24", "--max-prompt-length", "12", "--max-new-tokens", "6", "--generation-batch-size", "4", "--train-batch-size", "4",
-    "--save-steps", "1", "--device", "cpu", "--mix-previous", "true"]
+    "--max-length", "24", "--max-prompt-length", "12", "--max-new-tokens", "6", "--generation-batch-size", "4",
+    "--train-batch-size", "4", "--save-steps", "1", "--device", "cpu", "--mix-previous", "true"]
 
 def play(out):
     sys.argv = [*given, "--out", str(out), "--quiet"]
