@@ -1,7 +1,7 @@
 """One optimiser step of SmolLM2-135M with LoRA: ours beside TRL's DPOTrainer, its default and its best setting.
 
 Both begin from the same weights and take the same steps (AdamW) on the same tokens, one torch thread each, so that
-equal losses over all of them say that the gradients are equal too. The reference is computed at every step by TRL's
+equal losses over all of them say that the gradients are equal too (the first is log 2). The reference is computed at every step by TRL's
 default, and once before the clock starts by its best setting and by ours.
 """
 
@@ -31,8 +31,8 @@ class OurStep:
     def __init__(self, model, pairs):
         disable_dropout(model)
         scoring = scoring_of(model)
-        with model.disable_adapter():  # the opponent of the comparison is TRL's reference
-            scores = score_responses(model, [row[0] for row in pairs], [row[1:] for row in pairs], scoring)
+        # the opponent is the model as it stands, adapter included; TRL keeps a copy of the adapter for the same
+        scores = score_responses(model, [row[0] for row in pairs], [row[1:] for row in pairs], scoring)
         self.pairs = [
             ScoredPair(str(i), *row, *score) for i, (row, score) in enumerate(zip(pairs, scores, strict=True))
         ]

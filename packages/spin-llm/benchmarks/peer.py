@@ -7,11 +7,18 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 
+class TokenisedDPOTrainer(DPOTrainer):
+    """TRL tokenises text; here the rows are tokens already, the same as ours to the last one."""
+
+    def _prepare_dataset(self, dataset, *given, **options):
+        return dataset
+
+
 class TRLStep:
     """One optimiser step of TRL: its own loss, backward pass and update, without its logging to disk.
 
     Args:
-        model: with LoRA; the reference is the adapter switched off, as TRL does it.
+        model: with LoRA; the reference is the model as it comes, of whose adapter TRL makes a copy.
         tokenizer: its.
         pairs: rows of (prompt, chosen, rejected) token ids.
         precompute: reference log-probabilities once, before the clock starts: TRL's best setting.
@@ -27,7 +34,7 @@ class TRLStep:
             disable_dropout=True, learning_rate=rate, dataloader_pin_memory=False,
         )  # fmt: skip
         rows = [dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), row, strict=True)) for row in pairs]
-        self.trainer = DPOTrainer(
+        self.trainer = TokenisedDPOTrainer(
             model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
         self.inputs = self.trainer.data_collator(list(self.trainer.train_dataset))

@@ -98,6 +98,6 @@ def data_file(tmp_path_factory: pytest.TempPathFactory, examples: list[Example])
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llama() -> Callable[..., nn.Module]:
     return make_llama

@@ -1,6 +1,5 @@
 """Algorithm 1 end to end on a small model: books, references, and a kill in every phase."""
 
-import copy
 import json
 import math
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from spin_llm.self_play import Iteration, SelfPlay
 from torch import nn
 
 CONFIG = SPINConfig(
-    iterations=3,
+    iterations=2,
     beta=[1.0],
     optimization=Optimization(
         optim="adamw", learning_rate=[0.005], num_train_epochs=1, train_batch_size=8, per_device_train_batch_size=4,
@@ -36,12 +35,12 @@ CONFIG = SPINConfig(
 )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tokens(tokenizer: Any, examples: list[Example]) -> list[Tokens]:
     return tokenize(examples, Renderer(tokenizer), CONFIG.limits)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def play(llama: Callable[..., nn.Module], tokenizer: Any, tokens: list[Tokens]) -> Callable[..., SelfPlay]:
     """Make a self-play over the toy data; the model starts the same each time."""
 
@@ -55,19 +54,27 @@ def play(llama: Callable[..., nn.Module], tokenizer: Any, tokens: list[Tokens]) 
     return make
 
 
+@pytest.fixture(scope="module")
+def whole(play: Callable[..., SelfPlay], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SelfPlay]:
+    """A run that nothing disturbed: its folder, and the game at its end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    game = play(folder)
+    game.run()
+    return folder, game
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("loss_type", ["logistic", "nce"])
+@pytest.mark.parametrize(("rank", "loss_type"), [(0, "logistic"), (4, "logistic"), (4, "nce")])
 def test_every_iteration_starts_from_its_own_opponent(
     play: Callable[..., SelfPlay], tmp_path: Path, rank: int, loss_type: str
 ) -> None:
     """The wrong reference (the adapter switched off is theta_0, not theta_t) would show in the first loss."""
     optimization = replace(CONFIG.optimization, learning_rate=[0.005 if rank else 0.001])
-    config = replace(CONFIG, lora=Lora(rank=rank), loss_type=loss_type, optimization=optimization)
+    config = replace(CONFIG, iterations=3, lora=Lora(rank=rank), loss_type=loss_type, optimization=optimization)
     results = play(tmp_path / "run", config).run()
     level = math.log(2) * (2 if loss_type == "nce" else 1)
     assert [result.first["loss"] for result in results] == pytest.approx([level] * 3, abs=1e-5)
@@ -75,30 +82,23 @@ def test_every_iteration_starts_from_its_own_opponent(
     assert [result.pairs for result in results] == [32, 64, 64]
 
 
-def test_mixed_pairs_are_scored_by_this_iterations_opponent(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
-    game = play(tmp_path / "run")
-    game.run()
-    first = load_file(tmp_path / "run/iter_0/opponent.safetensors")["opponent"]
-    mixed = load_file(tmp_path / "run/iter_1/opponent.safetensors")["opponent"]
-    old = read_pairs(tmp_path / "run/iter_0/generated.jsonl")
+def test_mixed_pairs_are_scored_by_this_iterations_opponent(whole: tuple[Path, SelfPlay]) -> None:
+    out, game = whole
+    first = load_file(out / "iter_0/opponent.safetensors")["opponent"]
+    mixed = load_file(out / "iter_1/opponent.safetensors")["opponent"]
+    old = read_pairs(out / "iter_0/generated.jsonl")
     assert len(mixed) == 2 * len(first)
-    game._become(tmp_path / "run/iter_0/model")
+    game._become(out / "iter_0/model")
     torch.testing.assert_close(mixed[len(first) :], game._scores(old), rtol=0, atol=1e-5)
     assert (mixed[len(first) :] - first).abs().max() > 1e-3
 
 
-def test_without_mixing_an_iteration_has_its_own_pairs_only(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
-    results = play(tmp_path / "run", replace(CONFIG, mix_previous=False)).run()
-    assert [result.pairs for result in results] == [32, 32, 32]
-
-
 def test_the_opponents_responses_are_samples_of_the_model_that_training_starts_from(
-    play: Callable[..., SelfPlay], tmp_path: Path
+    whole: tuple[Path, SelfPlay],
 ) -> None:
     """Recorded log-probabilities (while sampling) equal those of scoring: same template, same tokens, same weights."""
-    play(tmp_path / "run").run()
-    for number in range(3):
-        folder = tmp_path / f"run/iter_{number}"
+    for number in range(2):
+        folder = whole[0] / f"iter_{number}"
         rows = read_pairs(folder / "generated.jsonl")
         scored = load_file(folder / "opponent.safetensors")["opponent"][: len(rows), 1]
         torch.testing.assert_close(
@@ -112,9 +112,12 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("name", ["sample_batch", "_scores", "save_state", "save_model", "discrimination"])
 def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
-    play: Callable[..., SelfPlay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    play: Callable[..., SelfPlay],
+    whole: tuple[Path, SelfPlay],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
-    play(tmp_path / "whole").run()
     out = tmp_path / "parts"
     homes: dict[str, Any] = {
         "sample_batch": __import__("spin_llm.generation", fromlist=["x"]),
@@ -135,8 +138,8 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
 
     monkeypatch.setattr(homes[name], name, dying)
     deaths = 0
-    for attempt in range(60):
-        left = attempt % 5 + (attempt > 2) * 4
+    for attempt in range(20):
+        left = 3 * attempt  # at the first call, then ever later
         try:
             play(out).run()
             break
@@ -144,24 +147,21 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
             deaths += 1
     assert deaths > 0
     monkeypatch.undo()
-    for number in range(3):
-        one, other = (weights(folder / f"iter_{number}/model") for folder in (tmp_path / "whole", out))
+    for number in range(2):
+        one, other = (weights(folder / f"iter_{number}/model") for folder in (whole[0], out))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one), number
-        assert (tmp_path / f"whole/iter_{number}/metrics.jsonl").read_text() == (
-            out / f"iter_{number}/metrics.jsonl"
-        ).read_text()
+        one_log, other_log = (folder / f"iter_{number}/metrics.jsonl" for folder in (whole[0], out))
+        assert one_log.read_text() == other_log.read_text()
     assert not list(out.rglob("*.part"))
 
 
-def test_responses_of_another_opponent_are_refused(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
-    game = play(tmp_path / "run", replace(CONFIG, iterations=1))
-    game.run()
-    check_opponent(
-        tmp_path / "run/iter_0", json.loads((tmp_path / "run/iter_0/generated.json").read_text())["opponent"]
-    )
+def test_responses_of_another_opponent_are_refused(whole: tuple[Path, SelfPlay]) -> None:
+    out, game = whole
+    check_opponent(out / "iter_0", json.loads((out / "iter_0/generated.json").read_text())["opponent"])
+    game._become(out / "iter_1/model")
     with pytest.raises(InputError, match="was sampled from the model"):
-        check_opponent(tmp_path / "run/iter_0", fingerprint(game.model))
+        check_opponent(out / "iter_0", fingerprint(game.model))
 
 
 def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
@@ -171,21 +171,20 @@ def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay],
     assert abs(results[1].first["loss"] - math.log(2)) > 1e-5
 
 
-def test_a_callback_sees_every_iteration(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
-    seen: list[Iteration] = []
-    play(tmp_path / "run", after=seen.append).run()
-    assert [result.number for result in seen] == [0, 1, 2]
-
-
-def test_saved_adapters_load_in_peft(
-    play: Callable[..., SelfPlay], tmp_path: Path, llama: Callable[..., nn.Module]
+def test_a_callback_sees_every_iteration_and_without_mixing_each_has_its_own_pairs_only(
+    play: Callable[..., SelfPlay], tmp_path: Path
 ) -> None:
+    seen: list[Iteration] = []
+    play(tmp_path / "run", replace(CONFIG, mix_previous=False), after=seen.append).run()
+    assert [result.number for result in seen] == [0, 1]
+    assert [result.pairs for result in seen] == [32, 32]
+
+
+def test_saved_adapters_load_in_peft(whole: tuple[Path, SelfPlay], llama: Callable[..., nn.Module]) -> None:
     from peft import PeftModel
 
-    game = play(tmp_path / "run", replace(CONFIG, iterations=1))
-    game.run()
-    fresh = PeftModel.from_pretrained(
-        copy.deepcopy(llama(torch.float32, vocabulary=len(game.tokenizer))), str(tmp_path / "run/iter_0/model")
-    )
+    out, game = whole
+    game._become(out / "iter_1/model")
+    fresh = PeftModel.from_pretrained(llama(torch.float32, vocabulary=len(game.tokenizer)), str(out / "iter_1/model"))
     ids = torch.arange(5)[None]
     torch.testing.assert_close(fresh(ids).logits, game.model(ids).logits)

@@ -135,3 +135,27 @@ def test_empty_prompts_and_responses_are_refused() -> None:
         pack([[1], [2]], [[[1]], [[3], []]])
     with pytest.raises(InputError, match="prompt 0 is empty"):
         pack([[]], [[[1]]])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_fused_lora_layers_are_pefts_own(bias: bool) -> None:
+    from peft.tuners.lora import Linear, LoraConfig
+    from spin_llm.fused_lora import FusedLoraLinear, fuse_lora
+
+    torch.manual_seed(0)
+    base = nn.Linear(6, 9, bias=bias).double().requires_grad_(False)
+    layer = Linear(base, "default", LoraConfig(r=2, lora_alpha=6), r=2, lora_alpha=6).double()
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+    x, pull = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True), torch.randn(3, 4, 9, dtype=torch.float64)
+    inputs = [x, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    plain = layer(x)
+    expected = torch.autograd.grad((plain * pull).sum(), inputs)
+    fuse_lora(layer)
+    assert type(layer) is FusedLoraLinear
+    torch.testing.assert_close(layer(x), plain, rtol=1e-13, atol=1e-13)
+    for left, right in zip(torch.autograd.grad((layer(x) * pull).sum(), inputs), expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda *given: layer(given[0]), (x,))
+    layer.enable_adapters(False)
+    torch.testing.assert_close(layer(x), base(x))

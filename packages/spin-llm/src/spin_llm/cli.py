@@ -137,6 +137,7 @@ def sft(
     save_steps: int | None = None,
     template: str | None = None,
     limit: int | None = None,
+    held_out: int = 0,
     turns: Turns = "first",
     skip_bad: bool = False,
     seed: int = 0,
@@ -164,6 +165,7 @@ def sft(
         save_steps: steps between states that a killed run goes on from.
         template: format string with {prompt}, in place of the chat template.
         limit: train on so many examples.
+        held_out: examples left out, the same that `run` keeps for evaluation.
         turns: which assistant turn of a conversation is the response.
         skip_bad: leave unusable records out and count them.
         seed: of the data's order and LoRA's start.
@@ -180,7 +182,9 @@ def sft(
         precision=precision, gradient_checkpointing=gradient_checkpointing, save_steps=save_steps, template=template,
         seed=seed,
     )  # fmt: skip
-    return commands.sft(model, data, out, config, device, limit=limit, turns=turns, skip_bad=skip_bad)
+    return commands.sft(
+        model, data, out, config, device, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad
+    )
 
 
 def dpo(
@@ -255,6 +259,7 @@ def generate(
     template: str | None = None,
     generation_template: str | None = None,
     limit: int | None = None,
+    held_out: int = 0,
     turns: Turns = "first",
     skip_bad: bool = False,
     seed: int = 0,
@@ -278,6 +283,7 @@ def generate(
         template: format string with {prompt}, in place of the chat template.
         generation_template: another one for sampling, to repeat the official runs.
         limit: of so many examples.
+        held_out: examples left out, the same that `run` keeps for evaluation.
         turns: which assistant turn of a conversation is the response.
         skip_bad: leave unusable records out and count them.
         seed: of the samples.
@@ -291,7 +297,9 @@ def generate(
         top_p=top_p, top_k=top_k, max_length=max_length, max_prompt_length=max_prompt_length, lora_rank=lora_rank,
         template=template, generation_template=generation_template, seed=seed,
     )  # fmt: skip
-    return commands.generate(model, data, out, config, device, limit=limit, turns=turns, skip_bad=skip_bad)
+    return commands.generate(
+        model, data, out, config, device, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad
+    )
 
 
 def train(
@@ -361,6 +369,7 @@ def eval_(
     max_prompt_length: int | None = None,
     template: str | None = None,
     limit: int | None = None,
+    held_out: int = 0,
     turns: Turns = "first",
     skip_bad: bool = False,
     seed: int = 0,
@@ -380,6 +389,7 @@ def eval_(
         max_prompt_length: tokens of a prompt.
         template: format string with {prompt}, in place of the chat template.
         limit: so many examples.
+        held_out: the examples that `run` keeps for evaluation, in place of the first.
         turns: which assistant turn of a conversation is the response.
         skip_bad: leave unusable records out and count them.
         seed: of the samples; equal seeds make two models comparable in pairs.
@@ -392,7 +402,9 @@ def eval_(
         preset, max_new_tokens=max_new_tokens, temperature=temperature, max_length=max_length,
         max_prompt_length=max_prompt_length, template=template, seed=seed, lora_rank=0,
     )  # fmt: skip
-    return commands.evaluate(model, data, out, config, device, samples, limit=limit, turns=turns, skip_bad=skip_bad)
+    return commands.evaluate(
+        model, data, out, config, device, samples, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad
+    )
 
 
 def prepare(

@@ -209,13 +209,14 @@ def evaluate(model: str, data: str, out: str, config: SPINConfig, device: str, s
     """A player on examples."""
     loaded, tokenizer, accelerator = player(model, config, device)
     found = load_data(data, loaded, tokenizer, config, **reading)
+    examples = found.held_out or found.train
     loaded.to(accelerator.device).eval()
     settings = {"verb": "eval", "model": model, "data": data, "samples": samples, **reading, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:
         path = folder / "evaluation.json"
         if not path.exists():
             result = evaluate_player(
-                loaded, tokenizer, found.train, config.sampler, Renderer(tokenizer, config.template).end_ids,
+                loaded, tokenizer, examples, config.sampler, Renderer(tokenizer, config.template).end_ids,
                 scoring_of(loaded, pad_id(tokenizer)), samples=samples, seed=config.seed, pad_id=pad_id(tokenizer),
             )  # fmt: skip
             write_json(path, result.to_json())

@@ -85,12 +85,14 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[
 def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenizer]:
     from peft import PeftConfig, PeftModel
 
+    from spin_llm.fused_lora import fuse_lora
+
     base = _loading(str(folder), PeftConfig.from_pretrained, str(folder)).base_model_name_or_path
     if not base:
         raise InputError(f"{folder}/adapter_config.json names no base model")
     model, tokenizer = load_model(base, dtype)
     adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
-    return adapted.eval(), tokenizer
+    return fuse_lora(adapted).eval(), tokenizer
 
 
 def _loading(name: str, load: Any, *given: Any, **options: Any) -> Any:
@@ -108,6 +110,8 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
         return model
     from peft import LoraConfig, get_peft_model
 
+    from spin_llm.fused_lora import fuse_lora
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(
@@ -119,12 +123,12 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
             base_model_name_or_path=base or None,
         )
         try:
-            adapted = get_peft_model(model, config)  
+            adapted = get_peft_model(model, config)
         except ValueError as error:
             raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
     if base:
         adapted.peft_config["default"].base_model_name_or_path = base
-    return adapted.eval()
+    return fuse_lora(adapted).eval()
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -40,7 +40,7 @@ def minimiser(context: Context) -> Measurement:
         max(float((_minimised(context, index, beta) - predicted_player(*tables, beta)).abs().max()) for beta in BETAS)
         for index, tables in enumerate(_tables(context))
     ]
-    note = f"exact sums, L-BFGS and Newton in float64; lambda in {BETAS}, {len(worst)} random problems of 3 prompts x 12 responses"
+    note = f"exact sums, L-BFGS and Newton in float64; lambda in {BETAS}, {len(worst)} problems of 3 prompts x 12"
     return Measurement(max(worst), max(worst) < 1e-5, (min(worst), max(worst)), note)
 
 
