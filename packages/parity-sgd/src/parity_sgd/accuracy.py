@@ -70,8 +70,7 @@ def packed_values(
 ) -> Float[Tensor, "n"]:
     """f(x) = sum_r a_r <w_r, x>^k at packed points, in float64; by table look-up on a CPU, by products elsewhere."""
     if W.device.type == "cpu" and W.dtype == torch.float32:
-        Wt = W.detach().T.contiguous().numpy()
-        return torch.from_numpy(network_values(codes.numpy(), Wt, a.double().numpy(), k))
+        return torch.from_numpy(network_values(codes.numpy(), W.detach().contiguous().numpy(), a.double().numpy(), k))
     wide = torch.float32 if W.device.type == "mps" else torch.float64
     rows = [
         integer_power(unpack(part, W.shape[1], W.dtype) @ W.T, k).to(wide) @ a.to(wide) for part in codes.split(CHUNK)

@@ -1,232 +1,212 @@
-"""The batch gradient on a CPU without a matrix product: sums of table rows, one row per group of coordinates.
+"""The batch gradient on a CPU without a matrix product: sums of table rows, one row per four coordinates.
 
-Both products of the gradient, Z = X W^T and G = H^T X, have a factor X of signs. For a group of `bits` coordinates
-there are only 2^bits rows of signs, so <w, x> is a sum of one precomputed row per group, and the second product adds h
-to one row per group and resolves the rows into coordinates once a batch (the method of four Russians). That is `bits`
-times fewer additions than the product, and a batch is never stored beyond its packed bits.
+Both products of the gradient, Z = X W^T and G = H^T X, have a factor X of signs. For a group of four coordinates there
+are only sixteen rows of signs, so <w, x> is a sum of one precomputed row per group, and the second product adds h to
+one row per group and resolves the rows into coordinates once a batch (the method of four Russians). That is four times
+fewer additions than multiplications in the products, and a batch is never stored beyond its packed bits.
 
-Arrays are numpy, neurons are the last (contiguous) axis: Wt is (d, m).
+Neurons do not interact under the correlation loss, so they are taken sixteen at a time (`parity_sgd.lanes`): both
+tables of a tile fit the first-level cache up to d of about 90.
 """
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from parity_sgd.lanes import LANES, fill, load, store
+
 FloatArray = npt.NDArray[np.float32]
 ROWS_PER_FOLD = 16384
 """Rows summed in float32 before they are added to the float64 total."""
+GROUP = 16 * LANES
+"""Numbers in the table of one group: sixteen rows of signs, one number a neuron."""
+LINE = 64 // 4
+"""Numbers in a cache line."""
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_tables(Wt, tables, bits):  # type: ignore[no-untyped-def]
-    """tables[g, v] = sum over the group's coordinates of sign_b(v) w: each entry is one subtraction from another."""
-    d, m = Wt.shape
-    for g in range(tables.shape[0]):
-        for r in range(m):
-            tables[g, 0, r] = 0
-        for b in range(bits):
-            if g * bits + b < d:
-                for r in range(m):
-                    tables[g, 0, r] += Wt[g * bits + b, r]
-        for b in range(bits):
-            j = g * bits + b
+def _take(W, first, tile):  # type: ignore[no-untyped-def]
+    """tile[j, r] = W[first + r, j]; zero for neurons and coordinates that do not exist."""
+    tile[:] = 0
+    for r in range(min(LANES, W.shape[0] - first)):
+        for j in range(W.shape[1]):
+            tile[j * LANES + r] = W[first + r, j]
+
+
+@numba.njit(nogil=True, cache=True)
+def _put(tile, first, W):  # type: ignore[no-untyped-def]
+    for r in range(min(LANES, W.shape[0] - first)):
+        for j in range(W.shape[1]):
+            W[first + r, j] = tile[j * LANES + r]
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_table(tile, table):  # type: ignore[no-untyped-def]
+    """table[g, v] = sum over the group's coordinates of sign_b(v) w: each row is one subtraction from another."""
+    for g in range(table.shape[0] // GROUP):
+        base, w = g * GROUP, g * 4 * LANES
+        first = load(tile, w) + load(tile, w + LANES)
+        store(table, base, first + (load(tile, w + 2 * LANES) + load(tile, w + 3 * LANES)))
+        for b in range(4):
+            weight = load(tile, w + b * LANES)
             for v in range(1 << b):
-                if j < d:
-                    for r in range(m):
-                        tables[g, (1 << b) + v, r] = tables[g, v, r] - 2 * Wt[j, r]
-                else:
-                    for r in range(m):
-                        tables[g, (1 << b) + v, r] = tables[g, v, r]
+                row = load(table, base + v * LANES)
+                store(table, base + ((1 << b) + v) * LANES, row - (weight + weight))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _inner_products(point, table):  # type: ignore[no-untyped-def]
+    """<w_r, x> of the sixteen neurons: one table row per half byte of the packed point x."""
+    low = fill(np.float32(0))
+    high = fill(np.float32(0))
+    for p in range(point.shape[0]):
+        byte, base = np.intp(point[p]), 2 * p * GROUP
+        low = low + load(table, base + (byte & 15) * LANES)
+        high = high + load(table, base + GROUP + (byte >> 4) * LANES)
+    return low + high
 
 
 @numba.njit(nogil=True, cache=True)
-def _inner_products(row, tables, z):  # type: ignore[no-untyped-def]
-    """z_r = <w_r, x>: one table row per group, four at a time so that z is loaded and stored less often."""
-    groups, m = row.shape[0], z.shape[0]
-    for r in range(m):
-        z[r] = 0
-    g = 0
-    while g + 4 <= groups:
-        t0 = tables[g, row[g]]
-        t1 = tables[g + 1, row[g + 1]]
-        t2 = tables[g + 2, row[g + 2]]
-        t3 = tables[g + 3, row[g + 3]]
-        for r in range(m):
-            z[r] += (t0[r] + t1[r]) + (t2[r] + t3[r])
-        g += 4
-    while g < groups:
-        t0 = tables[g, row[g]]
-        for r in range(m):
-            z[r] += t0[r]
-        g += 1
-
-
-@numba.njit(nogil=True, cache=True)
-def _power(z, weight, exponent):  # type: ignore[no-untyped-def]
-    """z <- weight * z^exponent by repeated products."""
-    m = z.shape[0]
-    if exponent == 1:
-        for r in range(m):
-            z[r] = weight * z[r]
-    elif exponent == 2:
-        for r in range(m):
-            z[r] = weight * (z[r] * z[r])
-    elif exponent == 3:
-        for r in range(m):
-            z[r] = weight * (z[r] * z[r] * z[r])
-    else:
-        for r in range(m):
-            product = weight
-            for _ in range(exponent):
-                product *= z[r]
-            z[r] = product
-
-
-@numba.njit(nogil=True, cache=True)
-def _scatter(row, z, sums):  # type: ignore[no-untyped-def]
-    """sums[g, row[g]] += z for every group."""
-    groups, m = row.shape[0], z.shape[0]
-    g = 0
-    while g + 2 <= groups:
-        s0 = sums[g, row[g]]
-        s1 = sums[g + 1, row[g + 1]]
-        for r in range(m):
-            s0[r] += z[r]
-            s1[r] += z[r]
-        g += 2
-    if g < groups:
-        s0 = sums[g, row[g]]
-        for r in range(m):
-            s0[r] += z[r]
-
-
-@numba.njit(nogil=True, cache=True)
-def _fold(sums, Gt, bits, difference):  # type: ignore[no-untyped-def]
-    """Gt[j] += sum_v sign_j(v) sums[g, v], halving the table once a coordinate; `sums` is zero again afterwards."""
-    d, m = Gt.shape
-    for g in range(sums.shape[0]):
-        for b in range(bits - 1, -1, -1):
-            j, half = g * bits + b, 1 << b
-            for r in range(m):
-                difference[r] = 0
-            for v in range(half):
-                low, high = sums[g, v], sums[g, half + v]
-                for r in range(m):
-                    difference[r] += low[r] - high[r]
-                for r in range(m):
-                    low[r] += high[r]
-                    high[r] = 0
-            if j < d:
-                for r in range(m):
-                    Gt[j, r] += difference[r]
-        for r in range(m):
-            sums[g, 0, r] = 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _split(codes, bits, row):  # type: ignore[no-untyped-def]
-    """One packed point as group indices: bytes, or low and high halves of bytes."""
-    for p in range(codes.shape[0]):
-        if bits == 8:
-            row[p] = codes[p]
-        else:
-            row[2 * p] = codes[p] & 15
-            row[2 * p + 1] = codes[p] >> 4
-
-
-@numba.njit(nogil=True, cache=True)
-def _accumulate(codes, weights, exponent, bits, tables, sums, z, row, Gt):  # type: ignore[no-untyped-def]
-    pending = 0
+def _accumulate(codes, weights, exponent, table, sums):  # type: ignore[no-untyped-def]
+    """sums[g, row of x_i] += weights_i <w, x_i>^exponent for every point and group."""
     for i in range(codes.shape[0]):
         if weights[i] == 0:
             continue
-        _split(codes[i], bits, row)
-        _inner_products(row, tables, z)
-        _power(z, weights[i], exponent)
-        _scatter(row, z, sums)
-        pending += 1
-        if pending == ROWS_PER_FOLD:
-            _fold(sums, Gt, bits, z)
-            pending = 0
-    if pending:
-        _fold(sums, Gt, bits, z)
+        z = _inner_products(codes[i], table)
+        h = fill(weights[i])
+        for _ in range(exponent):
+            h = h * z
+        for p in range(codes.shape[1]):
+            byte, base = np.intp(codes[i, p]), 2 * p * GROUP
+            low = base + (byte & 15) * LANES
+            store(sums, low, load(sums, low) + h)
+            high = base + GROUP + (byte >> 4) * LANES
+            store(sums, high, load(sums, high) + h)
 
 
 @numba.njit(nogil=True, cache=True)
-def _update(Wt, Gt, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
-    """w <- keep * w + eta * st(scale * G): the thresholded sign step of one network."""
-    for j in range(Wt.shape[0]):
-        for r in range(Wt.shape[1]):
-            gradient = Gt[j, r] * scale[r]
-            w = Wt[j, r] * keep
+def _fold(sums, difference, G):  # type: ignore[no-untyped-def]
+    """G[j] += sum_v sign_j(v) sums[g, v], halving the table once a coordinate; `sums` is zero again afterwards."""
+    zero = fill(np.float32(0))
+    for g in range(sums.shape[0] // GROUP):
+        base = g * GROUP
+        for b in range(3, -1, -1):
+            half = LANES << b
+            found = zero
+            for v in range(base, base + half, LANES):
+                low, high = load(sums, v), load(sums, v + half)
+                found = found + (low - high)
+                store(sums, v, low + high)
+                store(sums, v + half, zero)
+            store(difference, 0, found)
+            for r in range(LANES):
+                G[(4 * g + b) * LANES + r] += difference[r]
+        store(sums, base, zero)
+
+
+@numba.njit(nogil=True, cache=True)
+def _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
+    """G[j, r] = sum_i weights_i <w_r, x_i>^exponent x_ij of the sixteen neurons in `tile`."""
+    G[:] = 0
+    _fill_table(tile, table)
+    for start in range(0, codes.shape[0], ROWS_PER_FOLD):
+        stop = start + ROWS_PER_FOLD
+        _accumulate(codes[start:stop], weights[start:stop], exponent, table, sums)
+        _fold(sums, difference, G)
+
+
+@numba.njit(nogil=True, cache=True)
+def _update(tile, G, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
+    """w <- keep * w + eta * st(scale * G): the thresholded sign step of sixteen neurons."""
+    for j in range(0, tile.shape[0], LANES):
+        for r in range(LANES):
+            gradient = G[j + r] * scale[r]
+            w = tile[j + r] * keep
             if gradient >= rho:
                 w += eta
             elif gradient <= -rho:
                 w -= eta
-            Wt[j, r] = w
+            tile[j + r] = w
 
 
 @numba.njit(nogil=True, cache=True)
-def _gradient_sum(codes, weights, Wt, exponent, bits, tables, sums, Gt):  # type: ignore[no-untyped-def]
-    z = np.empty(Wt.shape[1], np.float32)
-    row = np.empty(tables.shape[0], np.uint8)
-    _fill_tables(Wt, tables, bits)
-    _accumulate(codes, weights, exponent, bits, tables, sums, z, row, Gt)
+def _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G, total):  # type: ignore[no-untyped-def]
+    for first in range(0, W.shape[0], LANES):
+        _take(W, first, tile)
+        _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G)
+        _put(G, first, total)
 
 
 @numba.njit(nogil=True, cache=True)
-def _sign_steps(codes, weights, Wt, scale, exponent, keep, eta, rho, bits, tables, sums):  # type: ignore[no-untyped-def]
-    """As many steps as codes has batches; nothing of Python runs in between."""
-    Gt = np.empty(Wt.shape, np.float64)
-    for t in range(codes.shape[0]):
-        Gt[:] = 0
-        _gradient_sum(codes[t], weights[t], Wt, exponent, bits, tables, sums, Gt)
-        _update(Wt, Gt, scale, keep, eta, rho)
+def _sign_steps(codes, weights, W, scale, exponent, keep, eta, rho, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
+    """As many steps as codes has batches, for one tile of neurons after the other."""
+    for first in range(0, W.shape[0], LANES):
+        _take(W, first, tile)
+        for t in range(codes.shape[0]):
+            _tile_gradient(codes[t], weights[t], exponent, tile, table, sums, difference, G)
+            # only coordinates that exist: spare bits of the last byte are random, their weights have to stay 0
+            _update(tile[: W.shape[1] * LANES], G, scale[first : first + LANES], keep, eta, rho)
+        _put(tile, first, W)
 
 
 @numba.njit(nogil=True, cache=True)
-def _values(codes, Wt, a, exponent, bits, tables, f):  # type: ignore[no-untyped-def]
-    z = np.empty(Wt.shape[1], np.float32)
-    row = np.empty(tables.shape[0], np.uint8)
-    _fill_tables(Wt, tables, bits)
+def _values(codes, W, a, exponent, tile, tables, products, f):  # type: ignore[no-untyped-def]
+    for t in range(tables.shape[0]):
+        _take(W, t * LANES, tile)
+        _fill_table(tile, tables[t])
+    lanes = np.zeros(LANES, np.float64)
     for i in range(codes.shape[0]):
-        _split(codes[i], bits, row)
-        _inner_products(row, tables, z)
-        _power(z, np.float32(1), exponent)
-        total = 0.0
-        for r in range(z.shape[0]):
-            total += a[r] * z[r]
-        f[i] = total
+        lanes[:] = 0
+        for t in range(tables.shape[0]):
+            z = _inner_products(codes[i], tables[t])
+            power = fill(np.float32(1))
+            for _ in range(exponent):
+                power = power * z
+            store(products, 0, power)
+            for r in range(LANES):
+                lanes[r] += a[t * LANES + r] * products[r]
+        f[i] = lanes.sum()
 
 
-def _workspace(rows: int, byte_count: int, m: int) -> tuple[int, FloatArray, FloatArray]:
-    """Group width, tables and sums: a byte table pays off only where many rows share the cost of filling it."""
-    bits = 8 if rows >= 512 else 4
-    shape = (byte_count * 8 // bits, 2**bits, m)
-    return bits, np.empty(shape, np.float32), np.zeros(shape, np.float32)
+def _aligned(*sizes: int) -> list[FloatArray]:
+    """Zeroed arrays that begin on a cache line: a row across two of them costs twice."""
+    widths = [-(-size // LINE) * LINE for size in sizes]
+    block = np.zeros(sum(widths) + LINE, np.float32)
+    start = -block.ctypes.data // 4 % LINE
+    arrays = []
+    for size, width in zip(sizes, widths, strict=True):
+        arrays.append(block[start : start + size])
+        start += width
+    return arrays
+
+
+def _padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`values` with zeros up to a whole number of tiles."""
+    return np.append(values, np.zeros(-len(values) % LANES))
 
 
 def gradient_sum(
-    codes: npt.NDArray[np.uint8], weights: FloatArray, Wt: FloatArray, exponent: int
+    codes: npt.NDArray[np.uint8], weights: FloatArray, W: FloatArray, exponent: int
 ) -> npt.NDArray[np.float64]:
-    """sum_i weights_i <w_r, x_i>^exponent x_i for every neuron r, as (d, m) in float64.
+    """sum_i weights_i <w_r, x_i>^exponent x_i for every neuron r, as (m, d) in float64.
 
     Args:
         codes: (n, bytes) packed points.
         weights: (n,) label times multiplicity of each point; a zero skips the point.
-        Wt: (d, m) weights, neurons contiguous.
+        W: (m, d) weights.
         exponent: k - 1.
     """
-    bits, tables, sums = _workspace(len(codes), codes.shape[1], Wt.shape[1])
-    Gt = np.zeros(Wt.shape, np.float64)
-    _gradient_sum(codes, weights, Wt, exponent, bits, tables, sums, Gt)
-    return Gt
+    table = codes.shape[1] * 2 * GROUP
+    total = np.empty(W.shape, np.float64)
+    G = np.empty(codes.shape[1] * 8 * LANES, np.float64)
+    _gradient_sum(codes, weights, W, exponent, *_aligned(len(G), table, table, LANES), G, total)
+    return total
 
 
 def sign_steps(
     codes: npt.NDArray[np.uint8],
     weights: FloatArray,
-    Wt: FloatArray,
+    W: FloatArray,
     scale: npt.NDArray[np.float64],
     *,
     exponent: int,
@@ -234,29 +214,33 @@ def sign_steps(
     decay: float,
     rho: float,
 ) -> None:
-    """Run one thresholded sign step per batch on Wt (d, m), in place.
+    """Run one thresholded sign step per batch on W (m, d), in place.
 
     Args:
         codes: (steps, n, bytes) packed points, one fresh batch a step.
         weights: (steps, n) labels.
-        Wt: (d, m) weights, updated in place.
+        W: (m, d) weights, updated in place.
         scale: (m,) a_r k / B, from the sum over the batch to minus the loss gradient.
         exponent: k - 1.
         eta: learning rate.
         decay: lambda, applied outside the sign.
         rho: threshold of the mean gradient.
     """
-    bits, tables, sums = _workspace(codes.shape[1], codes.shape[2], Wt.shape[1])
+    table = codes.shape[2] * 2 * GROUP
+    G = np.empty(codes.shape[2] * 8 * LANES, np.float64)
+    keep = np.float32(1 - decay * eta)
     _sign_steps(
-        codes, weights, Wt, scale, exponent, np.float32(1 - decay * eta), np.float32(eta), rho, bits, tables, sums
-    )
+        codes, weights, W, _padded(scale), exponent, keep, np.float32(eta), rho,
+        *_aligned(len(G), table, table, LANES), G,
+    )  # fmt: skip
 
 
 def network_values(
-    codes: npt.NDArray[np.uint8], Wt: FloatArray, a: npt.NDArray[np.float64], exponent: int
+    codes: npt.NDArray[np.uint8], W: FloatArray, a: npt.NDArray[np.float64], exponent: int
 ) -> npt.NDArray[np.float64]:
     """f(x_i) = sum_r a_r <w_r, x_i>^exponent of packed points, summed over neurons in float64."""
-    bits, tables, _ = _workspace(len(codes), codes.shape[1], Wt.shape[1])
+    tiles, table = -(-W.shape[0] // LANES), codes.shape[1] * 2 * GROUP
+    tile, tables, products = _aligned(codes.shape[1] * 8 * LANES, tiles * table, LANES)
     f = np.empty(len(codes), np.float64)
-    _values(codes, Wt, a, exponent, bits, tables, f)
+    _values(codes, W, _padded(a), exponent, tile, tables.reshape(tiles, table), products, f)
     return f

@@ -197,18 +197,18 @@ class Trainer:
 
     def _fused_steps(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"], steps: int) -> Float[Tensor, "n d"]:
         codes, y = self.task.draw(steps, self.settings.batch)
-        Wt = np.ascontiguousarray(W.T.numpy())
+        moved = W.contiguous().clone()
         sign_steps(
             codes.numpy(),
             y.numpy(),
-            Wt,
+            moved.numpy(),
             a.double().numpy() * (self.task.k / self.settings.batch),
             exponent=self.task.k - 1,
             eta=self.settings.learning_rate,
             decay=self.settings.decay,
             rho=self.settings.rho,
         )
-        return torch.from_numpy(Wt).T
+        return moved
 
     def _one_step(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
         B, eta = self.settings.batch, self.settings.learning_rate
