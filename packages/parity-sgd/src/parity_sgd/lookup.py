@@ -169,15 +169,10 @@ def _values(codes, W, a, exponent, tile, tables, products, f):  # type: ignore[n
 
 
 def _aligned(*sizes: int) -> list[FloatArray]:
-    """Zeroed arrays that begin on a cache line: a row across two of them costs twice."""
-    widths = [-(-size // LINE) * LINE for size in sizes]
-    block = np.zeros(sum(widths) + LINE, np.float32)
-    start = -block.ctypes.data // 4 % LINE
-    arrays = []
-    for size, width in zip(sizes, widths, strict=True):
-        arrays.append(block[start : start + size])
-        start += width
-    return arrays
+    """Zeroed arrays that begin on a cache line, for sizes in whole lines: a row across two of them costs twice."""
+    block = np.zeros(sum(sizes) + LINE, np.float32)
+    start = -block.ctypes.data // block.itemsize % LINE
+    return np.split(block[start : start + sum(sizes)], np.cumsum(sizes)[:-1])
 
 
 def _padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -196,10 +191,10 @@ def gradient_sum(
         W: (m, d) weights.
         exponent: k - 1.
     """
-    table = codes.shape[1] * 2 * GROUP
-    total = np.empty(W.shape, np.float64)
-    G = np.empty(codes.shape[1] * 8 * LANES, np.float64)
-    _gradient_sum(codes, weights, W, exponent, *_aligned(len(G), table, table, LANES), G, total)
+    rows, coordinates = codes.shape[1] * 2 * GROUP, codes.shape[1] * 8 * LANES
+    tile, table, sums, difference = _aligned(coordinates, rows, rows, LANES)
+    G, total = np.empty(coordinates, np.float64), np.empty(W.shape, np.float64)
+    _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G, total)
     return total
 
 
@@ -226,13 +221,12 @@ def sign_steps(
         decay: lambda, applied outside the sign.
         rho: threshold of the mean gradient.
     """
-    table = codes.shape[2] * 2 * GROUP
-    G = np.empty(codes.shape[2] * 8 * LANES, np.float64)
-    keep = np.float32(1 - decay * eta)
+    rows, coordinates = codes.shape[2] * 2 * GROUP, codes.shape[2] * 8 * LANES
+    tile, table, sums, difference = _aligned(coordinates, rows, rows, LANES)
+    G, keep = np.empty(coordinates, np.float64), np.float32(1 - decay * eta)
     _sign_steps(
-        codes, weights, W, _padded(scale), exponent, keep, np.float32(eta), rho,
-        *_aligned(len(G), table, table, LANES), G,
-    )  # fmt: skip
+        codes, weights, W, _padded(scale), exponent, keep, np.float32(eta), rho, tile, table, sums, difference, G
+    )
 
 
 def network_values(

@@ -5,31 +5,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, factorial, log
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from shared_core.errors import InputError, RunError
+from shared_core.logging import progress
 from torch import Tensor
 
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
-from parity_sgd.checks import check_hyperparameters, check_threshold, warn_where_theory_says_no
 from parity_sgd.codes import code_bytes, parity, random_codes
-from parity_sgd.gradient import batch_gradient, critical_batch
+from parity_sgd.gradient import batch_gradient
 from parity_sgd.lookup import sign_steps
 from parity_sgd.network import random_weights
-from parity_sgd.neurons import (
-    Outcome,
-    RecoveredSupport,
-    default_width,
-    is_good,
-    predict_outcome,
-    recover_support,
-)
+from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity, stream_generator
+from parity_sgd.settings import SignSGD
 
 CHUNK_ROWS = 8192
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
@@ -38,89 +30,6 @@ BLOCK_BYTES = 4 << 20
 """Smaller batches are drawn several steps at a time, up to so many bytes."""
 PRUNE_EVERY = 8
 EVALUATION_SAMPLES = 2048
-
-
-@dataclass(frozen=True)
-class SignSGD:
-    """Hyper-parameters of the algorithm.
-
-    Args:
-        width: m, number of neurons.
-        batch: B, fresh samples a step.
-        steps: T.
-        rho: absolute threshold of the mean gradient; a feature's gradient is (1 - 2 noise) k! at the start.
-        learning_rate: eta.
-        decay: lambda, applied outside the sign.
-        prune: leave neurons out of the products once no batch can move them any more (exact).
-    """
-
-    width: int
-    batch: int
-    steps: int
-    rho: float
-    learning_rate: float = 0.1
-    decay: float = 1.0
-    prune: bool = True
-
-    @classmethod
-    def default(
-        cls,
-        task: SparseParity,
-        *,
-        width: int | None = None,
-        batch: int | None = None,
-        steps: int | None = None,
-        rho: float | None = None,
-        learning_rate: float = 0.1,
-        decay: float = 1.0,
-    ) -> "SignSGD":
-        """Settings with which a run succeeds nearly always; each can be given instead.
-
-        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs
-        right about half of the time; 2 ln(d) / eta steps and at least 20.
-
-        Raises:
-            InputError: for a value that cannot work.
-        """
-        width = default_width(task.k) if width is None else width
-        check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
-        signal = (1 - 2 * task.noise) * factorial(task.k)
-        rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
-        if batch is None:
-            batch = ceil(critical_batch(task.d, task.k, width, rho / signal if rho else 0.5, task.noise))
-        steps = max(20, ceil(2 * log(max(task.d, 2)) / learning_rate)) if steps is None else steps
-        settings = cls(width, batch, steps, rho, learning_rate, decay)
-        settings.check(task)
-        return settings
-
-    def check(self, task: SparseParity) -> None:
-        """Refuse values that cannot work for this task.
-
-        Raises:
-            InputError: naming the argument.
-        """
-        check_hyperparameters(
-            width=self.width,
-            batch=self.batch,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            decay=self.decay,
-        )
-        check_threshold(self.rho, task.k, task.noise)
-
-    def warn(self, task: SparseParity) -> list[str]:
-        """Log, and return, what theory says against these settings."""
-        return warn_where_theory_says_no(
-            d=task.d,
-            k=task.k,
-            width=self.width,
-            batch=self.batch,
-            steps=self.steps,
-            rho=self.rho,
-            learning_rate=self.learning_rate,
-            decay=self.decay,
-            noise=task.noise,
-        )
 
 
 class Trainer:
@@ -175,7 +84,8 @@ class Trainer:
                 moved = self._fused_steps(living, a, block)
             else:
                 moved = self._one_step(living, a)
-            self.W *= (1 - self.settings.decay * self.settings.learning_rate) ** block  # neurons that only decay
+            for _ in range(block):  # neurons that only decay, rounded as in the kernel
+                self.W *= 1 - self.settings.decay * self.settings.learning_rate
             self.W[alive] = moved
             self.step += block
         if not bool(torch.isfinite(self.W).all()):
@@ -365,3 +275,13 @@ def train(
 
     with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
         return list(pool.map(one, trainers))
+
+
+def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
+    """All weights after 0..T steps of one run, (T + 1, m, d)."""
+    trainer = Trainer(task, settings, seed)
+    path = [trainer.W.cpu().clone()]
+    for _ in progress(range(settings.steps), "neurons"):
+        trainer.advance(1)
+        path.append(trainer.W.cpu().clone())
+    return torch.stack(path), trainer
