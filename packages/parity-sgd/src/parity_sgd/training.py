@@ -1,10 +1,11 @@
 """The paper's algorithm: online sign SGD with a dead zone on the two-layer network."""
 
+import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import pandas as pd
 import torch
@@ -173,18 +174,23 @@ def sum_in_threads(
     function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
 ) -> Tensor:
     """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
-    total: Tensor | None = None
+    return reduce(operator.add, _map_in_threads(function, items))
+
+
+def _map_in_threads(
+    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[Tensor]:
     threads = torch.get_num_threads()
+    if threads == 1:  # waking another thread costs as much as a small chunk
+        yield from map(function, items)
+        return
     waiting: deque[Future[Tensor]] = deque()
     for item in items:
         waiting.append(_chunk_pool(threads).submit(function, item))
         if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
-            value = waiting.popleft().result()
-            total = value if total is None else total + value
+            yield waiting.popleft().result()
     for future in waiting:
-        total = future.result() if total is None else total + future.result()
-    assert total is not None
-    return total
+        yield future.result()
 
 
 def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
