@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from shared_core.errors import InputError
 from torch import Tensor
 
-from parity_sgd.checks import check_noise, check_seed, check_support
+from parity_sgd.checks import check_noise, check_seed, check_size, check_support
 from parity_sgd.codes import all_codes, code_bytes, parity, random_codes, unpack
 
 MULTINOMIAL_MAX_D = 14
@@ -70,7 +70,12 @@ class SparseParity:
         return type(self)(self.d, self.support, seed=self.seed, device=self.device)
 
     def sample(self, n: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:
-        """The next n points of the stream and their labels, all in {-1, +1}."""
+        """The next n points of the stream and their labels, all in {-1, +1}.
+
+        Raises:
+            InputError: if n < 1, or for more than 2^31 coordinates at once.
+        """
+        check_size("n * d", n, self.d)
         batch = self.rows(n)
         return unpack(batch.codes, self.d), batch.weights
 

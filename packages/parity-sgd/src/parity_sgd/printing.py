@@ -32,7 +32,8 @@ def print_fits(fits: Sequence[SupportFit], as_json: bool) -> None:
         relation = "XOR" if fit.sign > 0 else "NOT XOR"
         verdict = "confirmed" if fit.recovered else "NOT confirmed"
         print(f"{fit.method}: label = {relation}({', '.join(fit.columns)}), {verdict} {took}")
+        noise = f"label noise about {1 - fit.agreement:.4f}, " if fit.recovered else ""
         print(
             f"  held-out rows {fit.held_out}: agreement {fit.agreement:.4f} [{fit.agreement_low:.4f}, "
-            f"{fit.agreement_high:.4f}], label noise about {1 - fit.agreement:.4f}, p = {fit.p_value:.2g}"
+            f"{fit.agreement_high:.4f}], {noise}p = {fit.p_value:.2g} if they were independent"
         )

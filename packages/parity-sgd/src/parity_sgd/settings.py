@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil, factorial, log
 
-from parity_sgd.checks import check_hyperparameters, check_threshold, warn_where_theory_says_no
+from parity_sgd.checks import check_hyperparameters, check_size, check_threshold, warn_where_theory_says_no
 from parity_sgd.gradient import critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.parity import SparseParity
@@ -53,6 +53,7 @@ class SignSGD:
         """
         width = default_width(task.k) if width is None else width
         check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
+        check_size("width * d", width, task.d)
         signal = (1 - 2 * task.noise) * factorial(task.k)
         rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
         if batch is None:
@@ -75,6 +76,7 @@ class SignSGD:
             learning_rate=self.learning_rate,
             decay=self.decay,
         )
+        check_size("width * d", self.width, task.d)
         check_threshold(self.rho, task.k, task.noise)
 
     def warn(self, task: SparseParity) -> list[str]:

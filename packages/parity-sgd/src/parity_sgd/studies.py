@@ -14,8 +14,9 @@ from shared_core.run_folder import RunFolder
 from parity_sgd import figures
 from parity_sgd.ablation import ablate, check_studies
 from parity_sgd.accuracy import exact_accuracy
+from parity_sgd.checks import check_hyperparameters, check_size
 from parity_sgd.network import random_weights
-from parity_sgd.neurons import default_width, is_good, predict_outcome, success_probability
+from parity_sgd.neurons import MAX_K, default_width, is_good, predict_outcome, success_probability
 from parity_sgd.parity import SparseParity, stream_generator
 from parity_sgd.population import good_and_bad, population_path
 from parity_sgd.runs import PACKAGE, check_seeds, load_weights
@@ -27,7 +28,7 @@ from parity_sgd.scaling import (
     sufficient_batches,
 )
 from parity_sgd.settings import SignSGD
-from parity_sgd.training import neuron_path
+from parity_sgd.training import Trainer, neuron_path
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ def predict_rows(
     width = default_width(task.k) if width is None else width
     if width < 1:
         raise InputError(f"width must be at least 1, got {width}")
+    check_size("width * d", width, task.d)
+    if task.k > MAX_K:
+        raise InputError(f"k must be at most {MAX_K} here: outcomes are read off 2^k patterns; got {task.k}")
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         W0, a = random_weights(task.d, width, stream_generator(seed, "weights"))
@@ -74,6 +78,9 @@ def run_scaling(
     check_seeds(seed, seeds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2 for an interval, got {seeds}")
+    check_hyperparameters(width=width or 1, batch=1, steps=1, learning_rate=learning_rate, decay=1.0)
+    if width == 0:
+        raise InputError("width must be at least 1, got 0")
     settings = {"verb": "scaling", "kind": kind, "k": k, "ds": list(ds), "seeds": seeds, "seed": seed}
     settings |= {"width": width, "learning_rate": learning_rate}
     path = Path(out or f"runs/{PACKAGE}-scaling-{kind}-k{k}-seed{seed}")
@@ -137,11 +144,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | None) -> list[dict[str, Any]]:
     """One good and one bad neuron beside their closed-form path, step by step."""
     settings.warn(task)
+    start = Trainer(task, settings, seed)
+    good = is_good(start.W0, start.a, task.support).cpu()
+    chosen, support = good_and_bad(good), list(task.support)
+    if min(chosen) < 0:
+        raise InputError(f"this start has no {'good' if chosen[0] < 0 else 'bad'} neuron; raise width or change seed")
     record = {"verb": "neurons", "d": task.d, "support": task.support, "noise": task.noise, "device": task.device.type}
     record |= {**asdict(settings), "seed": seed}
     where = Path(out or f"runs/{PACKAGE}-neurons-d{task.d}-k{task.k}-seed{seed}")
     with RunFolder(where, package=PACKAGE, settings=record) as folder:
-        path, trainer = neuron_path(task, settings, seed)
+        path, _ = neuron_path(task, settings, seed)
         theory = population_path(
             task.k,
             steps=settings.steps,
@@ -150,12 +162,6 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
             decay=settings.decay,
             noise=task.noise,
         )
-        good = is_good(trainer.W0, trainer.a, task.support).cpu()
-        chosen, support = good_and_bad(good), list(task.support)
-        if min(chosen) < 0:
-            raise InputError(
-                f"this start has no {'good' if chosen[0] < 0 else 'bad'} neuron; raise width or change seed"
-            )
         panels = [(f"k = {task.k}, d = {task.d}", path, chosen, support, theory)]
         folder.save_figure("neurons", figures.trajectory_figure(panels))
         folder.save_figure("weights", figures.weights_figure(path[-1], good.tolist(), support))

@@ -128,7 +128,7 @@ class Trainer:
             G = batch_gradient(W, a, self.task.k, codes, y, B)
         else:
             rows = CHUNK_ROWS if self.W.device.type == "cpu" else GPU_CHUNK_ROWS
-            sizes = [min(rows, B - start) for start in range(0, B, rows)]
+            sizes = (min(rows, B - start) for start in range(0, B, rows))
             G = sum_in_threads(
                 lambda batch: batch_gradient(W, a, self.task.k, batch[0], batch[1], B),
                 (self.task.rows(size)[:2] for size in sizes),
