@@ -125,7 +125,7 @@ def queries_figure(tables: Mapping[int, pd.DataFrame]) -> Figure:
     axes = figure.subplots()
     for colour, (k, table) in zip(COLOURS, sorted(tables.items()), strict=False):
         axes.plot(table["d"], table["queries"], "o-", color=colour, ms=4, label=f"k = {k}: d T B measured")
-        axes.plot(table["d"], table["sq_bound"], color=colour, ls=":", label=f"k = {k}: d^{k}")
+        axes.plot(table["d"], table["sq_bound"], color=colour, ls=":", label=f"k = {k}: $d^{k}$")
     axes.set(xlabel="dimension d", ylabel="scalar queries", xscale="log", yscale="log")
     _ticks_at_sizes(axes, {int(d) for table in tables.values() for d in table["d"]})
     axes.legend(frameon=False, fontsize=8)
@@ -138,7 +138,10 @@ def width_figure(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     for colour, (k, group) in zip(COLOURS, table.groupby("k"), strict=False):
         axes.plot(group["width"] / 2 ** int(str(k)), group["probability"], "o-", ms=4, color=colour, label=f"k = {k}")
-    axes.set(xlabel="width / 2^k", ylabel="P(perfect classifier)", xscale="log", ylim=(-0.03, 1.03))
+    axes.set(xlabel="width / $2^k$", ylabel="P(perfect classifier)", xscale="log", ylim=(-0.03, 1.03))
+    factors = sorted(set((table["width"] // 2 ** table["k"]).tolist()))
+    axes.set_xticks(factors, [str(factor) for factor in factors])
+    axes.set_xticks([], minor=True)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

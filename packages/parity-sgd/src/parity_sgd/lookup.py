@@ -9,6 +9,9 @@ Neurons do not interact under the correlation loss, so they are taken sixteen at
 tables of a tile fit the first-level cache up to d of about 90.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,19 @@ LINE = 64 // 4
 """Numbers in a cache line."""
 
 
-@numba.njit(nogil=True, cache=True)
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba's compiler, keeping what it compiled where any folder for that can be written (not so in some images)."""
+
+    def compile_later(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba's word for: no folder
+            return numba.njit(nogil=True, **options)(function)
+
+    return compile_later
+
+
+@_compiled()
 def _take(W, first, tile):  # type: ignore[no-untyped-def]
     """tile[j, r] = W[first + r, j]; zero for neurons and coordinates that do not exist."""
     tile[:] = 0
@@ -33,14 +48,14 @@ def _take(W, first, tile):  # type: ignore[no-untyped-def]
             tile[j * LANES + r] = W[first + r, j]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _put(tile, first, W):  # type: ignore[no-untyped-def]
     for r in range(min(LANES, W.shape[0] - first)):
         for j in range(W.shape[1]):
             W[first + r, j] = tile[j * LANES + r]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _fill_table(tile, table):  # type: ignore[no-untyped-def]
     """table[g, v] = sum over the group's coordinates of sign_b(v) w: each row is one subtraction from another."""
     for g in range(table.shape[0] // GROUP):
@@ -54,7 +69,7 @@ def _fill_table(tile, table):  # type: ignore[no-untyped-def]
                 store(table, base + ((1 << b) + v) * LANES, row - (weight + weight))
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@_compiled(inline="always")
 def _inner_products(point, table):  # type: ignore[no-untyped-def]
     """<w_r, x> of the sixteen neurons: one table row per half byte of the packed point x."""
     low = fill(np.float32(0))
@@ -66,7 +81,7 @@ def _inner_products(point, table):  # type: ignore[no-untyped-def]
     return low + high
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _accumulate(codes, weights, exponent, table, sums):  # type: ignore[no-untyped-def]
     """sums[g, row of x_i] += weights_i <w, x_i>^exponent for every point and group."""
     for i in range(codes.shape[0]):
@@ -84,7 +99,7 @@ def _accumulate(codes, weights, exponent, table, sums):  # type: ignore[no-untyp
             store(sums, high, load(sums, high) + h)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _fold(sums, difference, G):  # type: ignore[no-untyped-def]
     """G[j] += sum_v sign_j(v) sums[g, v], halving the table once a coordinate; `sums` is zero again afterwards."""
     zero = fill(np.float32(0))
@@ -104,7 +119,7 @@ def _fold(sums, difference, G):  # type: ignore[no-untyped-def]
         store(sums, base, zero)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
     """G[j, r] = sum_i weights_i <w_r, x_i>^exponent x_ij of the sixteen neurons in `tile`."""
     G[:] = 0
@@ -115,7 +130,7 @@ def _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G): 
         _fold(sums, difference, G)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _update(tile, G, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
     """w <- keep * w + eta * st(scale * G): the thresholded sign step of sixteen neurons."""
     for j in range(0, tile.shape[0], LANES):
@@ -129,7 +144,7 @@ def _update(tile, G, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
             tile[j + r] = w
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G, total):  # type: ignore[no-untyped-def]
     for first in range(0, W.shape[0], LANES):
         _take(W, first, tile)
@@ -137,7 +152,7 @@ def _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G,
         _put(G, first, total)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _sign_steps(codes, weights, W, scale, exponent, keep, eta, rho, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
     """As many steps as codes has batches, for one tile of neurons after the other."""
     for first in range(0, W.shape[0], LANES):
@@ -149,7 +164,7 @@ def _sign_steps(codes, weights, W, scale, exponent, keep, eta, rho, tile, table,
         _put(tile, first, W)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 def _values(codes, W, a, exponent, tile, tables, products, f):  # type: ignore[no-untyped-def]
     for t in range(tables.shape[0]):
         _take(W, t * LANES, tile)
