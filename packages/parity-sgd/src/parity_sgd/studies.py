@@ -130,11 +130,18 @@ def run_ablation(
         table = ablate(task, settings, studies, seeds)
         folder.save_figure("ablations", figures.ablation_figure(table))
         rows = table.groupby(["study", "variant"], sort=False, as_index=False).agg(
-            accuracy=("accuracy", "mean"), low=("accuracy", "min"), high=("accuracy", "max"), note=("note", "first")
+            accuracy=("accuracy", "mean"),
+            low=("accuracy", "min"),
+            high=("accuracy", "max"),
+            note=("note", _distinct),
         )
         folder.write_json("result.json", _records(rows))
         log.info("wrote %s", path)
     return _records(rows)
+
+
+def _distinct(notes: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(notes))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
