@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from parity_sgd.lookup import parities
+
 
 def code_bytes(d: int) -> int:
     """Bytes of one packed point of dimension d."""
@@ -58,12 +60,14 @@ def all_codes(d: int, device: torch.device | str = "cpu") -> UInt8[Tensor, "two_
 
 def parity(codes: UInt8[Tensor, "n bytes"], support: Sequence[int]) -> Float[Tensor, "n"]:
     """prod_{j in support} x_j of every packed point, in {-1, +1}."""
-    mask: dict[int, int] = {}
+    mask = torch.zeros(codes.shape[1], dtype=torch.uint8)
     for j in support:
-        mask[j // 8] = mask.get(j // 8, 0) | 1 << (j % 8)
+        mask[j // 8] |= 1 << (j % 8)
+    if codes.device.type == "cpu":
+        return torch.from_numpy(parities(codes.numpy(), mask.numpy()))
     bits = torch.zeros(len(codes), dtype=torch.uint8, device=codes.device)
-    for byte, selected in mask.items():
-        bits ^= codes[:, byte] & selected
+    for byte in mask.nonzero().flatten().tolist():
+        bits ^= codes[:, byte] & int(mask[byte])
     for shift in (4, 2, 1):  # XOR of the eight bits of a byte
         bits ^= bits >> shift
     return 1 - 2 * (bits & 1).to(torch.float32)

@@ -136,12 +136,8 @@ def _update(tile, G, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
     for j in range(0, tile.shape[0], LANES):
         for r in range(LANES):
             gradient = G[j + r] * scale[r]
-            w = tile[j + r] * keep
-            if gradient >= rho:
-                w += eta
-            elif gradient <= -rho:
-                w -= eta
-            tile[j + r] = w
+            sign = np.float32(gradient >= rho) - np.float32(gradient <= -rho)  # no branch: vectorised
+            tile[j + r] = tile[j + r] * keep + eta * sign
 
 
 @_compiled()
@@ -181,6 +177,23 @@ def _values(codes, W, a, exponent, tile, tables, products, f):  # type: ignore[n
             for r in range(LANES):
                 lanes[r] += a[t * LANES + r] * products[r]
         f[i] = lanes.sum()
+
+
+@_compiled()
+def _parities(codes, mask, y):  # type: ignore[no-untyped-def]
+    for i in range(codes.shape[0]):
+        bits = np.uint8(0)
+        for p in range(codes.shape[1]):
+            bits ^= codes[i, p] & mask[p]
+        bits ^= bits >> 4
+        y[i] = 1 - 2 * ((0x6996 >> (bits & 15)) & 1)  # bit b of 0x6996 is the parity of b
+
+
+def parities(codes: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> FloatArray:
+    """Product of the coordinates that `mask` (bytes,) selects, in {-1, +1}, of every packed point."""
+    y = np.empty(len(codes), np.float32)
+    _parities(codes, mask, y)
+    return y
 
 
 def _aligned(*sizes: int) -> list[FloatArray]:

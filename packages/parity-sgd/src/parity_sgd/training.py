@@ -27,9 +27,10 @@ from parity_sgd.settings import SignSGD
 CHUNK_ROWS = 8192
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 GPU_CHUNK_ROWS = 65536
-BLOCK_BYTES = 4 << 20
-"""Smaller batches are drawn several steps at a time, up to so many bytes."""
-PRUNE_EVERY = 8
+BLOCK_BYTES = 1 << 18
+"""Smaller batches are drawn several steps at a time, up to so many bytes: what stays in a second-level cache."""
+PRUNE_EVERY = 24
+"""Steps at most between two looks for neurons that no batch can move any more."""
 EVALUATION_SAMPLES = 2048
 
 
@@ -103,8 +104,7 @@ class Trainer:
 
     def _steps_at_a_time(self) -> int:
         fitting = max(1, BLOCK_BYTES // ((code_bytes(self.task.d) + 4) * self.settings.batch))
-        # Blocks end at fixed steps, so that pruning happens at the same steps however a run is cut.
-        return min(fitting, PRUNE_EVERY - self.step % PRUNE_EVERY)
+        return min(fitting, PRUNE_EVERY)
 
     def _fused_steps(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"], steps: int) -> Float[Tensor, "n d"]:
         codes, y = self.task.draw(steps, self.settings.batch)
