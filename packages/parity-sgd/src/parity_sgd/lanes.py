@@ -70,6 +70,36 @@ def fill(typing_context: Any, number: Any) -> Any:
     return LANES_TYPE(types.float32), generate
 
 
+def _number(value: float) -> Any:
+    return ir.Constant(_VECTOR, [ir.Constant(ir.FloatType(), value)] * LANES)
+
+
+@intrinsic
+def threshold(typing_context: Any, x: Any, limit: Any) -> Any:
+    """st(x): 1 where x >= limit, -1 where x <= -limit, 0 where neither or both (limit 0 at x = 0) hold."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        x, limit = values
+        up = builder.fcmp_ordered(">=", x, limit)
+        down = builder.fcmp_ordered("<=", x, builder.fsub(_number(0.0), limit))
+        one, zero = _number(1.0), _number(0.0)
+        return builder.fsub(builder.select(up, one, zero), builder.select(down, one, zero))
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), generate
+
+
+@intrinsic
+def magnitude(typing_context: Any, x: Any) -> Any:
+    """|x| in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        integers = ir.VectorType(_INT, LANES)
+        mask = ir.Constant(integers, [0x7FFFFFFF] * LANES)
+        return builder.bitcast(builder.and_(builder.bitcast(values[0], integers), mask), _VECTOR)
+
+    return LANES_TYPE(LANES_TYPE), generate
+
+
 def _define(python_operator: Any, instruction: str) -> None:
     @intrinsic
     def apply(typing_context: Any, x: Any, y: Any) -> Any:

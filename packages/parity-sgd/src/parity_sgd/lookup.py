@@ -9,54 +9,44 @@ Neurons do not interact under the correlation loss, so they are taken sixteen at
 tables of a tile fit the first-level cache up to d of about 90.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from parity_sgd.lanes import LANES, fill, load, store
+from parity_sgd.compiling import compiled
+from parity_sgd.lanes import LANES, fill, load, magnitude, store
 
 FloatArray = npt.NDArray[np.float32]
 ROWS_PER_FOLD = 16384
 """Rows summed in float32 before they are added to the float64 total."""
+ROWS_PER_BLOCK = 256
+"""Rows between two changes of the table in use; their powers take a third of a first-level cache."""
 GROUP = 16 * LANES
 """Numbers in the table of one group: sixteen rows of signs, one number a neuron."""
 LINE = 64 // 4
 """Numbers in a cache line."""
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """numba's compiler, keeping what it compiled where any folder for that can be written (not so in some images)."""
-
-    def compile_later(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # numba's word for: no folder
-            return numba.njit(nogil=True, **options)(function)
-
-    return compile_later
-
-
-@_compiled()
-def _take(W, first, tile):  # type: ignore[no-untyped-def]
-    """tile[j, r] = W[first + r, j]; zero for neurons and coordinates that do not exist."""
+@compiled()
+def take(W, order, first, count, tile):  # type: ignore[no-untyped-def]
+    """tile[j, r] = W[order[first + r], j] for r < count; zero for neurons and coordinates that do not exist."""
     tile[:] = 0
-    for r in range(min(LANES, W.shape[0] - first)):
-        for j in range(W.shape[1]):
-            tile[j * LANES + r] = W[first + r, j]
+    for r in range(count):
+        row = W[order[first + r]]
+        for j in range(row.shape[0]):
+            tile[j * LANES + r] = row[j]
 
 
-@_compiled()
-def _put(tile, first, W):  # type: ignore[no-untyped-def]
-    for r in range(min(LANES, W.shape[0] - first)):
-        for j in range(W.shape[1]):
-            W[first + r, j] = tile[j * LANES + r]
+@compiled()
+def put(tile, order, first, count, W):  # type: ignore[no-untyped-def]
+    """W[order[first + r], j] = tile[j, r] for r < count."""
+    for r in range(count):
+        row = W[order[first + r]]
+        for j in range(row.shape[0]):
+            row[j] = tile[j * LANES + r]
 
 
-@_compiled()
-def _fill_table(tile, table):  # type: ignore[no-untyped-def]
+@compiled()
+def fill_table(tile, table):  # type: ignore[no-untyped-def]
     """table[g, v] = sum over the group's coordinates of sign_b(v) w: each row is one subtraction from another."""
     for g in range(table.shape[0] // GROUP):
         base, w = g * GROUP, g * 4 * LANES
@@ -69,122 +59,136 @@ def _fill_table(tile, table):  # type: ignore[no-untyped-def]
                 store(table, base + ((1 << b) + v) * LANES, row - (weight + weight))
 
 
-@_compiled(inline="always")
-def _inner_products(point, table):  # type: ignore[no-untyped-def]
-    """<w_r, x> of the sixteen neurons: one table row per half byte of the packed point x."""
+@compiled(inline="always")
+def _inner_products(codes, i, groups, table):  # type: ignore[no-untyped-def]
+    """<w_r, x_i> of the sixteen neurons: one table row per half byte of the packed point."""
     low = fill(np.float32(0))
     high = fill(np.float32(0))
-    for p in range(point.shape[0]):
-        byte, base = np.intp(point[p]), 2 * p * GROUP
+    for p in range(groups >> 1):
+        byte, base = np.intp(codes[i, p]), 2 * p * GROUP
         low = low + load(table, base + (byte & 15) * LANES)
         high = high + load(table, base + GROUP + (byte >> 4) * LANES)
+    if groups & 1:  # the last byte holds at most four coordinates
+        low = low + load(table, (groups - 1) * GROUP + (np.intp(codes[i, groups >> 1]) & 15) * LANES)
     return low + high
 
 
-@_compiled()
-def _accumulate(codes, weights, exponent, table, sums):  # type: ignore[no-untyped-def]
-    """sums[g, row of x_i] += weights_i <w, x_i>^exponent for every point and group."""
+@compiled()
+def weigh(codes, weights, exponent, table, h, total):  # type: ignore[no-untyped-def]
+    """h_i = weights_i <w, x_i>^exponent for every point, and total += |h_i|."""
+    groups = table.shape[0] // GROUP
+    size = load(total, 0)
     for i in range(codes.shape[0]):
-        if weights[i] == 0:
-            continue
-        z = _inner_products(codes[i], table)
-        h = fill(weights[i])
+        z = _inner_products(codes, i, groups, table)
+        power = fill(weights[i])
         for _ in range(exponent):
-            h = h * z
-        for p in range(codes.shape[1]):
+            power = power * z
+        store(h, i * LANES, power)
+        size = size + magnitude(power)
+    store(total, 0, size)
+
+
+@compiled()
+def scatter(codes, h, sums):  # type: ignore[no-untyped-def]
+    """sums[g, row of x_i] += h_i for every point and group.
+
+    A loop of its own, so that only one of the two tables has to stay in the first-level cache at a time.
+    """
+    groups = sums.shape[0] // GROUP
+    for i in range(codes.shape[0]):
+        power = load(h, i * LANES)
+        for p in range(groups >> 1):
             byte, base = np.intp(codes[i, p]), 2 * p * GROUP
             low = base + (byte & 15) * LANES
-            store(sums, low, load(sums, low) + h)
+            store(sums, low, load(sums, low) + power)
             high = base + GROUP + (byte >> 4) * LANES
-            store(sums, high, load(sums, high) + h)
+            store(sums, high, load(sums, high) + power)
+        if groups & 1:
+            low = (groups - 1) * GROUP + (np.intp(codes[i, groups >> 1]) & 15) * LANES
+            store(sums, low, load(sums, low) + power)
 
 
-@_compiled()
-def _fold(sums, difference, G):  # type: ignore[no-untyped-def]
-    """G[j] += sum_v sign_j(v) sums[g, v], halving the table once a coordinate; `sums` is zero again afterwards."""
+@compiled(inline="always")
+def _halve(sums, start, half):  # type: ignore[no-untyped-def]
+    """Sum of (row v - row v + half) over the first half; the first half becomes their sums, the second zero."""
     zero = fill(np.float32(0))
-    for g in range(sums.shape[0] // GROUP):
-        base = g * GROUP
-        for b in range(3, -1, -1):
-            half = LANES << b
-            found = zero
-            for v in range(base, base + half, LANES):
-                low, high = load(sums, v), load(sums, v + half)
-                found = found + (low - high)
-                store(sums, v, low + high)
-                store(sums, v + half, zero)
-            store(difference, 0, found)
-            for r in range(LANES):
-                G[(4 * g + b) * LANES + r] += difference[r]
-        store(sums, base, zero)
+    even, odd = zero, zero
+    for v in range(0, half, 2):
+        at = start + v * LANES
+        low, high = load(sums, at), load(sums, at + half * LANES)
+        even = even + (low - high)
+        store(sums, at, low + high)
+        store(sums, at + half * LANES, zero)
+        low, high = load(sums, at + LANES), load(sums, at + (half + 1) * LANES)
+        odd = odd + (low - high)
+        store(sums, at + LANES, low + high)
+        store(sums, at + (half + 1) * LANES, zero)
+    return even + odd
 
 
-@_compiled()
-def _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
-    """G[j, r] = sum_i weights_i <w_r, x_i>^exponent x_ij of the sixteen neurons in `tile`."""
-    G[:] = 0
-    _fill_table(tile, table)
-    for start in range(0, codes.shape[0], ROWS_PER_FOLD):
-        stop = start + ROWS_PER_FOLD
-        _accumulate(codes[start:stop], weights[start:stop], exponent, table, sums)
-        _fold(sums, difference, G)
+@compiled(inline="always")
+def resolve(sums, start, found):  # type: ignore[no-untyped-def]
+    """found[b] = sum_v sign_b(v) sums[v] for the four coordinates of the group at `start`, which is zero afterwards."""
+    store(found, 3 * LANES, _halve(sums, start, 8))
+    store(found, 2 * LANES, _halve(sums, start, 4))
+    store(found, LANES, _halve(sums, start, 2))
+    low, high = load(sums, start), load(sums, start + LANES)
+    store(found, 0, low - high)
+    store(sums, start, fill(np.float32(0)))
+    store(sums, start + LANES, fill(np.float32(0)))
 
 
-@_compiled()
-def _update(tile, G, scale, keep, eta, rho):  # type: ignore[no-untyped-def]
-    """w <- keep * w + eta * st(scale * G): the thresholded sign step of sixteen neurons."""
-    for j in range(0, tile.shape[0], LANES):
+@compiled()
+def _gradient_sum(codes, weights, W, exponent, order, tile, table, sums, h, found, G, total):  # type: ignore[no-untyped-def]
+    """total[r, j] = sum_i weights_i <w_r, x_i>^exponent x_ij, blocks of points added in float64."""
+    for first in range(0, W.shape[0], LANES):
+        count = min(LANES, W.shape[0] - first)
+        take(W, order, first, count, tile)
+        fill_table(tile, table)
+        G[:] = 0
+        for start in range(0, codes.shape[0], ROWS_PER_FOLD):
+            stop = min(start + ROWS_PER_FOLD, codes.shape[0])
+            for block in range(start, stop, ROWS_PER_BLOCK):
+                end = min(block + ROWS_PER_BLOCK, stop)
+                weigh(codes[block:end], weights[block:end], exponent, table, h, found)
+                scatter(codes[block:end], h, sums)
+            for g in range(sums.shape[0] // GROUP):
+                resolve(sums, g * GROUP, found)
+                for j in range(4 * LANES):
+                    G[4 * g * LANES + j] += found[j]
+        put(G, order, first, count, total)
+
+
+@compiled(fastmath={"reassoc"})  # a sum of sixteen numbers in the order that suits the registers
+def _add_weighted(h, a, f):  # type: ignore[no-untyped-def]
+    """f_i += sum_r a_r h[i, r] in float64."""
+    for i in range(f.shape[0]):
+        value = 0.0
         for r in range(LANES):
-            gradient = G[j + r] * scale[r]
-            sign = np.float32(gradient >= rho) - np.float32(gradient <= -rho)  # no branch: vectorised
-            tile[j + r] = tile[j + r] * keep + eta * sign
+            value += a[r] * h[i * LANES + r]
+        f[i] += value
 
 
-@_compiled()
-def _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G, total):  # type: ignore[no-untyped-def]
+@compiled()
+def _values(codes, W, a, exponent, order, tile, table, ones, h, total, f):  # type: ignore[no-untyped-def]
+    f[:] = 0
     for first in range(0, W.shape[0], LANES):
-        _take(W, first, tile)
-        _tile_gradient(codes, weights, exponent, tile, table, sums, difference, G)
-        _put(G, first, total)
+        take(W, order, first, min(LANES, W.shape[0] - first), tile)
+        fill_table(tile, table)
+        for start in range(0, codes.shape[0], ROWS_PER_BLOCK):
+            stop = min(start + ROWS_PER_BLOCK, codes.shape[0])
+            weigh(codes[start:stop], ones[: stop - start], exponent, table, h, total)
+            _add_weighted(h, a[first : first + LANES], f[start:stop])
 
 
-@_compiled()
-def _sign_steps(codes, weights, W, scale, exponent, keep, eta, rho, tile, table, sums, difference, G):  # type: ignore[no-untyped-def]
-    """As many steps as codes has batches, for one tile of neurons after the other."""
-    for first in range(0, W.shape[0], LANES):
-        _take(W, first, tile)
-        for t in range(codes.shape[0]):
-            _tile_gradient(codes[t], weights[t], exponent, tile, table, sums, difference, G)
-            # only coordinates that exist: spare bits of the last byte are random, their weights have to stay 0
-            _update(tile[: W.shape[1] * LANES], G, scale[first : first + LANES], keep, eta, rho)
-        _put(tile, first, W)
-
-
-@_compiled()
-def _values(codes, W, a, exponent, tile, tables, products, f):  # type: ignore[no-untyped-def]
-    for t in range(tables.shape[0]):
-        _take(W, t * LANES, tile)
-        _fill_table(tile, tables[t])
-    lanes = np.zeros(LANES, np.float64)
-    for i in range(codes.shape[0]):
-        lanes[:] = 0
-        for t in range(tables.shape[0]):
-            z = _inner_products(codes[i], tables[t])
-            power = fill(np.float32(1))
-            for _ in range(exponent):
-                power = power * z
-            store(products, 0, power)
-            for r in range(LANES):
-                lanes[r] += a[t * LANES + r] * products[r]
-        f[i] = lanes.sum()
-
-
-@_compiled()
-def _parities(codes, mask, y):  # type: ignore[no-untyped-def]
+@compiled()
+def label(codes, mask, y):  # type: ignore[no-untyped-def]
+    """y_i = product of the coordinates that `mask` selects."""
     for i in range(codes.shape[0]):
         bits = np.uint8(0)
         for p in range(codes.shape[1]):
-            bits ^= codes[i, p] & mask[p]
+            if mask[p]:
+                bits ^= codes[i, p] & mask[p]
         bits ^= bits >> 4
         y[i] = 1 - 2 * ((0x6996 >> (bits & 15)) & 1)  # bit b of 0x6996 is the parity of b
 
@@ -192,18 +196,18 @@ def _parities(codes, mask, y):  # type: ignore[no-untyped-def]
 def parities(codes: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> FloatArray:
     """Product of the coordinates that `mask` (bytes,) selects, in {-1, +1}, of every packed point."""
     y = np.empty(len(codes), np.float32)
-    _parities(codes, mask, y)
+    label(codes, mask, y)
     return y
 
 
-def _aligned(*sizes: int) -> list[FloatArray]:
+def aligned(*sizes: int) -> list[FloatArray]:
     """Zeroed arrays that begin on a cache line, for sizes in whole lines: a row across two of them costs twice."""
     block = np.zeros(sum(sizes) + LINE, np.float32)
     start = -block.ctypes.data // block.itemsize % LINE
     return np.split(block[start : start + sum(sizes)], np.cumsum(sizes)[:-1])
 
 
-def _padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """`values` with zeros up to a whole number of tiles."""
     return np.append(values, np.zeros(-len(values) % LANES))
 
@@ -219,50 +223,20 @@ def gradient_sum(
         W: (m, d) weights.
         exponent: k - 1.
     """
-    rows, coordinates = codes.shape[1] * 2 * GROUP, codes.shape[1] * 8 * LANES
-    tile, table, sums, difference = _aligned(coordinates, rows, rows, LANES)
-    G, total = np.empty(coordinates, np.float64), np.empty(W.shape, np.float64)
-    _gradient_sum(codes, weights, W, exponent, tile, table, sums, difference, G, total)
+    groups = -(-W.shape[1] // 4)
+    sizes = (groups * 4 * LANES, groups * GROUP, groups * GROUP, ROWS_PER_BLOCK * LANES, 4 * LANES)
+    tile, table, sums, h, found = aligned(*sizes)
+    G, total, order = np.empty(tile.size, np.float64), np.empty(W.shape, np.float64), np.arange(len(W))
+    _gradient_sum(codes, weights, W, exponent, order, tile, table, sums, h, found, G, total)
     return total
-
-
-def sign_steps(
-    codes: npt.NDArray[np.uint8],
-    weights: FloatArray,
-    W: FloatArray,
-    scale: npt.NDArray[np.float64],
-    *,
-    exponent: int,
-    eta: float,
-    decay: float,
-    rho: float,
-) -> None:
-    """Run one thresholded sign step per batch on W (m, d), in place.
-
-    Args:
-        codes: (steps, n, bytes) packed points, one fresh batch a step.
-        weights: (steps, n) labels.
-        W: (m, d) weights, updated in place.
-        scale: (m,) a_r k / B, from the sum over the batch to minus the loss gradient.
-        exponent: k - 1.
-        eta: learning rate.
-        decay: lambda, applied outside the sign.
-        rho: threshold of the mean gradient.
-    """
-    rows, coordinates = codes.shape[2] * 2 * GROUP, codes.shape[2] * 8 * LANES
-    tile, table, sums, difference = _aligned(coordinates, rows, rows, LANES)
-    G, keep = np.empty(coordinates, np.float64), np.float32(1 - decay * eta)
-    _sign_steps(
-        codes, weights, W, _padded(scale), exponent, keep, np.float32(eta), rho, tile, table, sums, difference, G
-    )
 
 
 def network_values(
     codes: npt.NDArray[np.uint8], W: FloatArray, a: npt.NDArray[np.float64], exponent: int
 ) -> npt.NDArray[np.float64]:
     """f(x_i) = sum_r a_r <w_r, x_i>^exponent of packed points, summed over neurons in float64."""
-    tiles, table = -(-W.shape[0] // LANES), codes.shape[1] * 2 * GROUP
-    tile, tables, products = _aligned(codes.shape[1] * 8 * LANES, tiles * table, LANES)
-    f = np.empty(len(codes), np.float64)
-    _values(codes, W, _padded(a), exponent, tile, tables.reshape(tiles, table), products, f)
+    groups = -(-W.shape[1] // 4)
+    tile, table, h, total = aligned(groups * 4 * LANES, groups * GROUP, ROWS_PER_BLOCK * LANES, LANES)
+    f, ones = np.empty(len(codes), np.float64), np.ones(ROWS_PER_BLOCK, np.float32)
+    _values(codes, W, padded(a), exponent, np.arange(len(W)), tile, table, ones, h, total, f)
     return f

@@ -17,7 +17,7 @@ from parity_sgd.accuracy import exact_accuracy
 from parity_sgd.checks import check_hyperparameters, check_size
 from parity_sgd.network import random_weights
 from parity_sgd.neurons import MAX_K, default_width, is_good, predict_outcome, success_probability
-from parity_sgd.parity import SparseParity, stream_generator
+from parity_sgd.parity import SparseParity
 from parity_sgd.population import good_and_bad, population_path
 from parity_sgd.runs import PACKAGE, check_seeds, load_weights
 from parity_sgd.scaling import (
@@ -28,6 +28,7 @@ from parity_sgd.scaling import (
     sufficient_batches,
 )
 from parity_sgd.settings import SignSGD
+from parity_sgd.streams import stream_generator
 from parity_sgd.training import Trainer, neuron_path
 
 log = logging.getLogger(__name__)

@@ -15,22 +15,19 @@ from shared_core.logging import progress
 from torch import Tensor
 
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
-from parity_sgd.codes import code_bytes, parity, random_codes
+from parity_sgd.codes import code_bytes, parity, random_codes, support_mask
 from parity_sgd.gradient import batch_gradient
-from parity_sgd.lookup import sign_steps
 from parity_sgd.network import random_weights
 from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
 from parity_sgd.optimizer import threshold_sign
-from parity_sgd.parity import SparseParity, stream_generator
+from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
+from parity_sgd.steps import MAX_ROWS, run_steps
+from parity_sgd.streams import stream_generator
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = MAX_ROWS
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 GPU_CHUNK_ROWS = 65536
-BLOCK_BYTES = 1 << 18
-"""Smaller batches are drawn several steps at a time, up to so many bytes: what stays in a second-level cache."""
-PRUNE_EVERY = 24
-"""Steps at most between two looks for neurons that no batch can move any more."""
 EVALUATION_SAMPLES = 2048
 
 
@@ -76,20 +73,15 @@ class Trainer:
         Raises:
             RunError: if weights are no longer finite.
         """
-        end = self.step + steps
-        fused = self.W.device.type == "cpu" and self.W.dtype == torch.float32 and not self._in_chunks()
-        while self.step < end:
-            block = min(end - self.step, self._steps_at_a_time() if fused else 1)
-            alive = self._alive()
-            living, a = self.W[alive], self.a[alive]
-            if fused:
-                moved = self._fused_steps(living, a, block)
-            else:
-                moved = self._one_step(living, a)
-            for _ in range(block):  # neurons that only decay, rounded as in the kernel
+        if self.W.device.type == "cpu" and self.W.dtype == torch.float32 and not self._in_chunks():
+            self._fused_steps(steps)
+        else:
+            for _ in range(steps):
+                alive = self._alive()
+                moved = self._one_step(self.W[alive], self.a[alive])
                 self.W *= 1 - self.settings.decay * self.settings.learning_rate
-            self.W[alive] = moved
-            self.step += block
+                self.W[alive] = moved
+        self.step += steps
         if not bool(torch.isfinite(self.W).all()):
             raise RunError(f"weights are not finite after step {self.step}; lower learning-rate")
 
@@ -102,24 +94,22 @@ class Trainer:
     def _in_chunks(self) -> bool:
         return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
 
-    def _steps_at_a_time(self) -> int:
-        fitting = max(1, BLOCK_BYTES // ((code_bytes(self.task.d) + 4) * self.settings.batch))
-        return min(fitting, PRUNE_EVERY)
-
-    def _fused_steps(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"], steps: int) -> Float[Tensor, "n d"]:
-        codes, y = self.task.draw(steps, self.settings.batch)
-        moved = W.contiguous().clone()
-        sign_steps(
-            codes.numpy(),
-            y.numpy(),
-            moved.numpy(),
-            a.double().numpy() * (self.task.k / self.settings.batch),
-            exponent=self.task.k - 1,
+    def _fused_steps(self, steps: int) -> None:
+        self.W = self.W.contiguous()
+        run_steps(
+            self.task.stream_words(),
+            support_mask(self.task.support, code_bytes(self.task.d)),
+            self.W.numpy(),
+            self.a.double().numpy(),
+            steps=steps,
+            batch=self.settings.batch,
+            k=self.task.k,
+            noise=self.task.noise,
             eta=self.settings.learning_rate,
             decay=self.settings.decay,
             rho=self.settings.rho,
+            prune=self.settings.prune,
         )
-        return moved
 
     def _one_step(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
         B, eta = self.settings.batch, self.settings.learning_rate
