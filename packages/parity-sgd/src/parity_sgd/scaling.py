@@ -17,8 +17,10 @@ from parity_sgd.codes import unpack
 from parity_sgd.gradient import batch_gradient, critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.optimizer import threshold_sign
-from parity_sgd.parity import SparseParity, stream_generator
-from parity_sgd.training import SignSGD, Trainer
+from parity_sgd.parity import SparseParity
+from parity_sgd.settings import SignSGD
+from parity_sgd.streams import stream_generator
+from parity_sgd.training import Trainer
 
 SUCCESS_ACCURACY = 0.99
 
