@@ -1,8 +1,8 @@
 """One optimiser step of SmolLM2-135M with LoRA: ours beside TRL's DPOTrainer, its default and its best setting.
 
 Both begin from the same weights and take the same steps (AdamW) on the same tokens, one torch thread each, so that
-equal losses over all of them say that the gradients are equal too (the first is log 2). The reference is computed at every step by TRL's
-default, and once before the clock starts by its best setting and by ours.
+equal losses over all of them say that the gradients are equal too (the first is log 2). The reference is computed at
+every step by TRL's default, and once before the clock starts by its best setting and by ours.
 """
 
 import statistics
