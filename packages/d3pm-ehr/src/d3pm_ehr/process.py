@@ -107,9 +107,9 @@ class DiscreteDiffusion:
     ) -> UInt8[Tensor, "rows columns"]:
         """x_t ~ q(x_t | x_0) = abar_t [x_t = x_0] + (1 - abar_t) pi, independently for every token."""
         u = torch.rand(x0.shape, generator=generator, device=x0.device)
-        noise = (1 - self.abar[t]).to(u.dtype)[:, None]
         if self.layout.binary and self.kernel == "uniform":
-            return x0 ^ (u < noise / 2).to(torch.uint8)  # a token flips with probability (1 - abar_t) / 2
+            return x0 ^ (u < self._uniform(u.dtype)[t, 5:])  # a token flips with probability (1 - abar_t) / 2
+        noise = (1 - self.abar[t]).to(u.dtype)[:, None]
         resampled = u < noise
         # given u < noise, u / noise is uniform again: one random number serves both
         fresh = self.prior_from((u / noise.clamp_min(1e-30)).clamp(0, 1 - 1e-7))
@@ -239,10 +239,10 @@ class DiscreteDiffusion:
         t: Int[Tensor, "rows"],
     ) -> Float[Tensor, "rows"]:
         """L_{t-1} in nats a record: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and -log p(x_0 | x_1) at t = 1."""
-        total = logits.new_zeros(len(x0))
         if self.absorbing:
             steps = self.steps(t - 1, t)
             return (steps.signal_s - steps.signal_t) / steps.noise_t * self.cross_entropy(x0, x_t, logits)
+        total = logits
         first = t == 1  # few records: their decoder term is computed for them alone
         some = self.form == "mixture" and bool(first.any())
         for index, (group, part) in enumerate(self.layout.parts(logits)):
@@ -255,14 +255,17 @@ class DiscreteDiffusion:
                 nats = self._group_divergence(group, a, b, part, self.pi[index], self.steps(t - 1, t))
             if some:
                 nats = nats.masked_scatter(first, _token_nats(part[first], b[first]).sum(1))
-            total = total + nats
+            total = total + nats if index else nats
         return total
+
+    def _uniform(self, dtype: torch.dtype) -> Tensor:
+        if dtype not in self._tables:
+            self._tables[dtype] = uniform_table(self.abar).to(dtype)
+        return self._tables[dtype]
 
     def _uniform_divergence(self, a: Tensor, b: Tensor, logits: Tensor, t: Tensor) -> Tensor:
         """K = 2, uniform: q(1 | a, b) = low(a) + slope b, the model's r = low(a) + slope p, entropy by [a = b] only."""
-        if logits.dtype not in self._tables:
-            self._tables[logits.dtype] = uniform_table(self.abar).to(logits.dtype)
-        low0, rise, slope, equal, change = self._tables[logits.dtype][t][..., None].unbind(1)
+        low0, rise, slope, equal, change, _ = self._uniform(logits.dtype)[t][..., None].unbind(1)
         low = torch.addcmul(low0, a.to(logits.dtype), rise)
         # at t = 1 low and slope are 0 and 1, and the KL is replaced by the decoder's term: keep it finite
         tiny = torch.finfo(logits.dtype).tiny
@@ -310,10 +313,11 @@ class DiscreteDiffusion:
         return total
 
 
-def uniform_table(abar: Float[Tensor, "steps_plus_1"]) -> Float[Tensor, "steps_plus_1 5"]:
+def uniform_table(abar: Float[Tensor, "steps_plus_1"]) -> Float[Tensor, "steps_plus_1 6"]:
     """For K = 2, uniform, s = t - 1, in float64: q(1 | a, b) = low(a) + slope b and its entropy.
 
-    Columns: low(0), low(1) - low(0), slope, entropy where a = b, and what a != b adds to it; row 0 is not used.
+    Columns: low(0), low(1) - low(0), slope, entropy where a = b, what a != b adds to it, and the probability
+    (1 - abar_t) / 2 of a flip; row 0 is not used.
     """
     t = torch.arange(1, len(abar), device=abar.device)
     steps = steps_between(abar, t - 1, t, torch.float64)
@@ -325,8 +329,8 @@ def uniform_table(abar: Float[Tensor, "steps_plus_1"]) -> Float[Tensor, "steps_p
         return torch.special.entr(p) + torch.special.entr(1 - p)
 
     equal, other = entropy(q[0, 0]), entropy(q[0, 1])
-    rows = torch.stack([q[0, 0], q[1, 0] - q[0, 0], q[0, 1] - q[0, 0], equal, other - equal], 1)
-    return torch.cat([rows.new_zeros(1, 5), rows])
+    rows = torch.stack([q[0, 0], q[1, 0] - q[0, 0], q[0, 1] - q[0, 0], equal, other - equal, (1 - abar[1:]) / 2], 1)
+    return torch.cat([rows.new_zeros(1, 6), rows])
 
 
 def _binary_evidence(a: Tensor, pi: Tensor, steps: Steps) -> Tensor:

@@ -195,7 +195,7 @@ _register(
 
 def measure_guidance(context: Context, source: Source) -> Measurement:
     """Claim A: the paper's update with a trained classifier; the head's own probability and replacement beside it."""
-    count = context.at(200, 768, 10_000)
+    count = context.at(200, 1024, 10_000)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds(context):
         data, model = data_of(context, source, seed), model_of(context, source, seed)
