@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
 from parity_sgd.codes import code_bytes, parity, random_codes, support_mask
 from parity_sgd.gradient import batch_gradient
-from parity_sgd.network import random_weights
+from parity_sgd.network import random_weights, stacked_weights
 from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity
@@ -25,6 +26,7 @@ from parity_sgd.settings import SignSGD
 from parity_sgd.steps import MAX_ROWS, run_steps
 from parity_sgd.streams import stream_generator
 
+Result = TypeVar("Result")
 CHUNK_ROWS = MAX_ROWS
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 GPU_CHUNK_ROWS = 65536
@@ -156,6 +158,11 @@ class Trainer:
 
 
 @lru_cache(maxsize=1)
+def _run_pool(threads: int) -> ThreadPoolExecutor:  # not that of the chunks, for which its threads wait
+    return ThreadPoolExecutor(threads, "parity-sgd-runs")
+
+
+@lru_cache(maxsize=1)
 def _chunk_pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "parity-sgd-chunks")
 
@@ -219,6 +226,21 @@ class TrainedRun:
     history: pd.DataFrame
 
 
+def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) -> list[Trainer]:
+    """One run a seed, each exactly as alone; the starts of all are made in one tensor."""
+    generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
+    W, a = stacked_weights(task.d, settings.width, generators)
+    return [Trainer(task, settings, seed, start) for seed, *start in zip(seeds, W, a, strict=True)]
+
+
+def each_in_threads(function: Callable[[Trainer], Result], trainers: Sequence[Trainer]) -> list[Result]:
+    """function(trainer) of every run, in order; as many at a time as torch has threads, one on other devices."""
+    threads = torch.get_num_threads() if trainers[0].task.device.type == "cpu" else 1
+    if threads == 1 or len(trainers) == 1:
+        return list(map(function, trainers))
+    return list(_run_pool(threads).map(function, trainers))
+
+
 def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
     """Score a run that has done its steps."""
     task = trainer.task
@@ -257,7 +279,7 @@ def train(
         (1.0, (0, 1))
     """
     settings = settings or SignSGD.default(task)
-    trainers = [Trainer(task, settings, seed) for seed in seeds]
+    trainers = start_together(task, settings, seeds)
 
     def one(trainer: Trainer) -> TrainedRun:
         history = []
@@ -269,8 +291,7 @@ def train(
                     callback(trainer)
         return finish(trainer, pd.DataFrame(history))
 
-    with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
-        return list(pool.map(one, trainers))
+    return each_in_threads(one, trainers)
 
 
 def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
