@@ -230,7 +230,7 @@ def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) 
     """One run a seed, each exactly as alone; the starts of all are made in one tensor."""
     generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
     W, a = stacked_weights(task.d, settings.width, generators)
-    return [Trainer(task, settings, seed, start) for seed, *start in zip(seeds, W, a, strict=True)]
+    return [Trainer(task, settings, seed, (W[i], a[i])) for i, seed in enumerate(seeds)]
 
 
 def each_in_threads(function: Callable[[Trainer], Result], trainers: Sequence[Trainer]) -> list[Result]:
