@@ -17,7 +17,8 @@ from parity_sgd.scaling import end_to_end_batch, success_cell
 from parity_sgd.settings import SignSGD
 from parity_sgd.steps import _limits
 from parity_sgd.streams import Stream, fill_words
-from parity_sgd.training import Trainer, each_in_threads, start_together
+from parity_sgd.threads import each_in_threads
+from parity_sgd.training import Trainer, start_together
 
 CASES = [(1, 1, 3, 4, 6, 0.0), (16, 3, 64, 700, 40, 0.0), (10, 4, 50, 300, 30, 0.0), (13, 2, 17, 20, 40, 0.1)]
 CASES += [(70, 2, 32, 5, 40, 0.0), (96, 3, 20, 500, 60, 0.0)]
@@ -66,7 +67,7 @@ def test_stacked_seeds_are_single_runs_to_the_bit(d: int, batch: int, threads: i
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        each_in_threads(lambda trainer: trainer.advance(25), together)
+        each_in_threads(lambda trainer: trainer.advance(25), together, task.device)
     finally:
         torch.set_num_threads(before)
     for trainer in together:

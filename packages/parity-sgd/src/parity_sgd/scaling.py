@@ -19,7 +19,8 @@ from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
 from parity_sgd.streams import stream_generator
-from parity_sgd.training import Trainer, each_in_threads, start_together
+from parity_sgd.threads import each_in_threads
+from parity_sgd.training import Trainer, start_together
 
 SUCCESS_ACCURACY = 0.99
 
@@ -173,7 +174,8 @@ def success_cell(
         support = trainer.task.support
         return exact_accuracy(trainer.W, trainer.a, support, samples=4096, seed=trainer.seed, enumerate_max_d=12).value
 
-    accuracies = each_in_threads(one, start_together(SparseParity(d, k=k), settings, seeds))
+    task = SparseParity(d, k=k)
+    accuracies = each_in_threads(one, start_together(task, settings, seeds), task.device)
     sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
     return [
         {**sizes, "seed": seed, "accuracy": accuracy, "success": accuracy >= SUCCESS_ACCURACY}

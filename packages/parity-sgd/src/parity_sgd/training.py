@@ -1,12 +1,7 @@
 """The paper's algorithm: online sign SGD with a dead zone on the two-layer network."""
 
-import operator
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -25,8 +20,8 @@ from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
 from parity_sgd.steps import MAX_ROWS, run_steps
 from parity_sgd.streams import stream_generator
+from parity_sgd.threads import each_in_threads, sum_in_threads
 
-Result = TypeVar("Result")
 CHUNK_ROWS = MAX_ROWS
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 GPU_CHUNK_ROWS = 65536
@@ -157,39 +152,6 @@ class Trainer:
         self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
 
 
-@lru_cache(maxsize=1)
-def _run_pool(threads: int) -> ThreadPoolExecutor:  # not that of the chunks, for which its threads wait
-    return ThreadPoolExecutor(threads, "parity-sgd-runs")
-
-
-@lru_cache(maxsize=1)
-def _chunk_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "parity-sgd-chunks")
-
-
-def sum_in_threads(
-    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
-) -> Tensor:
-    """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
-    return reduce(operator.add, _map_in_threads(function, items))
-
-
-def _map_in_threads(
-    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
-) -> Iterator[Tensor]:
-    threads = torch.get_num_threads()
-    if threads == 1:  # waking another thread costs as much as a small chunk
-        yield from map(function, items)
-        return
-    waiting: deque[Future[Tensor]] = deque()
-    for item in items:
-        waiting.append(_chunk_pool(threads).submit(function, item))
-        if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
-            yield waiting.popleft().result()
-    for future in waiting:
-        yield future.result()
-
-
 def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
     # A stream of its own: evaluation neither consumes training data nor sees them again.
     generator = torch.Generator(task.device).manual_seed(2**32 + task.seed)
@@ -228,17 +190,11 @@ class TrainedRun:
 
 def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) -> list[Trainer]:
     """One run a seed, each exactly as alone; the starts of all are made in one tensor."""
+    if not seeds:
+        return []
     generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
     W, a = stacked_weights(task.d, settings.width, generators)
     return [Trainer(task, settings, seed, (W[i], a[i])) for i, seed in enumerate(seeds)]
-
-
-def each_in_threads(function: Callable[[Trainer], Result], trainers: Sequence[Trainer]) -> list[Result]:
-    """function(trainer) of every run, in order; as many at a time as torch has threads, one on other devices."""
-    threads = torch.get_num_threads() if trainers[0].task.device.type == "cpu" else 1
-    if threads == 1 or len(trainers) == 1:
-        return list(map(function, trainers))
-    return list(_run_pool(threads).map(function, trainers))
 
 
 def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
@@ -291,7 +247,7 @@ def train(
                     callback(trainer)
         return finish(trainer, pd.DataFrame(history))
 
-    return each_in_threads(one, trainers)
+    return each_in_threads(one, trainers, task.device)
 
 
 def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
