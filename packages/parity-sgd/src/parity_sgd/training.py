@@ -194,7 +194,7 @@ def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) 
         return []
     generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
     W, a = stacked_weights(task.d, settings.width, generators)
-    return [Trainer(task, settings, seed, (W[i], a[i])) for i, seed in enumerate(seeds)]
+    return [Trainer(task, settings, seed, (W[i].contiguous(), a[i].contiguous())) for i, seed in enumerate(seeds)]
 
 
 def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
