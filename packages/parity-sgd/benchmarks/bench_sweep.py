@@ -19,8 +19,8 @@ SEEDS, NEEDED, ETA = 8, 6, 0.1
 
 
 def run() -> list[Comparison]:
-    for batch in (8, 700):  # compile, as rows and as counts
-        success_cell(2, 8, batch, width=32, seeds=range(SEEDS), learning_rate=ETA, threshold=0.5)
+    for d in (8, 16):  # compile, with accuracies enumerated and sampled
+        success_cell(2, d, 8, width=32, seeds=range(SEEDS), learning_rate=ETA, threshold=0.5)
     mine, peer, cells = [], [], []
     for k, (m, ds) in end_to_end_sizes("laptop").items():
         for d in ds:

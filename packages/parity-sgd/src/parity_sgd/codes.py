@@ -39,7 +39,11 @@ def unpack(
     codes: UInt8[Tensor, "*batch bytes"], d: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*batch d"]:
     """Coordinates in {-1, +1} of packed points."""
-    return _signs_of_bytes(dtype, codes.device)[codes.to(torch.int64)].flatten(-2)[..., :d]
+    signs = _signs_of_bytes(dtype, codes.device)
+    if codes.device.type == "cpu" and dtype == torch.float32:
+        # numpy's look-up stays in this thread; threads of torch's would go on spinning beside the compiled runs
+        return torch.from_numpy(signs.numpy().take(codes.numpy(), axis=0)).flatten(-2)[..., :d]
+    return signs[codes.to(torch.int64)].flatten(-2)[..., :d]
 
 
 @lru_cache(maxsize=8)

@@ -3,13 +3,12 @@
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from shared_core.device import resolve_device
@@ -24,7 +23,8 @@ from parity_sgd.checks import check_seed
 from parity_sgd.neurons import is_good
 from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
-from parity_sgd.training import TrainedRun, Trainer, finish
+from parity_sgd.threads import each_in_threads
+from parity_sgd.training import TrainedRun, Trainer, finish, start_together
 
 PACKAGE = "parity-sgd"
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run_training(
     path = Path(out or f"runs/{PACKAGE}-train-d{task.d}-k{task.k}-seed{seeds[0]}")
     record = {"verb": "train", **law, **asdict(settings), "seeds": list(seeds), "log_every": every}
     with RunFolder(path, package=PACKAGE, settings=record) as folder:
-        trainers = [Trainer(task, settings, seed) for seed in seeds]
+        trainers = start_together(task, settings, seeds)
         _resume(folder, trainers)
         _train_all(folder, trainers, every)
         history = pd.DataFrame(folder.metrics.read())
@@ -109,19 +109,20 @@ def _resume(folder: RunFolder, trainers: Sequence[Trainer]) -> None:
 
 
 def _train_all(folder: RunFolder, trainers: Sequence[Trainer], every: int) -> None:
-    steps = trainers[0].settings.steps
+    steps, device = trainers[0].settings.steps, trainers[0].task.device
     if trainers[0].step == 0 and not folder.metrics.read():
         for trainer in trainers:
             folder.metrics.write(0, seed=trainer.seed, **trainer.metrics())
-    # A GPU is shared by no two runs at a time.
-    workers = torch.get_num_threads() if trainers[0].task.device.type == "cpu" else 1
-    with ThreadPoolExecutor(workers) as pool:
-        for target in progress([*range(trainers[0].step + every, steps, every), steps], "training"):
-            list(pool.map(lambda trainer, goal=target: trainer.advance(goal - trainer.step), trainers))
-            for trainer in trainers:
-                folder.metrics.write(trainer.step, seed=trainer.seed, **trainer.metrics())
-            with atomic_path(folder.path / "checkpoint.safetensors") as aside:
-                save_file(_all_state(trainers), aside)
+    for target in progress([*range(trainers[0].step + every, steps, every), steps], "training"):
+        each_in_threads(partial(_advance_to, target), trainers, device)
+        for trainer in trainers:
+            folder.metrics.write(trainer.step, seed=trainer.seed, **trainer.metrics())
+        with atomic_path(folder.path / "checkpoint.safetensors") as aside:
+            save_file(_all_state(trainers), aside)
+
+
+def _advance_to(step: int, trainer: Trainer) -> None:
+    trainer.advance(step - trainer.step)
 
 
 def _all_state(trainers: Sequence[Trainer]) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def _run(  # type: ignore[no-untyped-def]
 def _limits(scale: npt.NDArray[np.float64], rho: float) -> FloatArray:
     """Smallest float32 x with x |scale| >= rho in float64, so that sums are compared as they are, in float32."""
     size = np.abs(scale)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # infinite: no sum reaches it
         limit = np.where(size > 0, rho / size, np.inf).astype(np.float32)
         up = np.nextafter(limit, np.float32(np.inf))
         limit = np.where(limit.astype(np.float64) * size >= rho, limit, up)
@@ -165,9 +165,9 @@ def run_steps(
     parts = aligned(tiles * tile, tiles * lane, table, table, rows, four)
     words = np.empty(-(-batch * width // 8), np.uint64)
     codes = words.view(np.uint8)[: batch * width].reshape(batch, width)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         quiet = np.where(scale != 0, SAFETY * rho / np.abs(scale), np.inf)
-    per_neuron = np.stack([_limits(scale, rho), np.sign(scale), quiet], axis=1).astype(np.float32)
+        per_neuron = np.stack([_limits(scale, rho), np.sign(scale), quiet], axis=1).astype(np.float32)
     _run(
         steps, k, noise, np.float32(1 - decay * eta), np.float32(eta), rho, prune and decay > 0, *streams, mask, words,
         codes, np.empty(batch, np.float32), np.empty(batch if noise else 0), W, per_neuron, np.empty(m),

@@ -1,11 +1,7 @@
 """The paper's algorithm: online sign SGD with a dead zone on the two-layer network."""
 
-import operator
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
 
 import pandas as pd
 import torch
@@ -17,13 +13,14 @@ from torch import Tensor
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
 from parity_sgd.codes import code_bytes, parity, random_codes, support_mask
 from parity_sgd.gradient import batch_gradient
-from parity_sgd.network import random_weights
+from parity_sgd.network import random_weights, stacked_weights
 from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
 from parity_sgd.steps import MAX_ROWS, run_steps
 from parity_sgd.streams import stream_generator
+from parity_sgd.threads import each_in_threads, sum_in_threads
 
 CHUNK_ROWS = MAX_ROWS
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
@@ -155,34 +152,6 @@ class Trainer:
         self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
 
 
-@lru_cache(maxsize=1)
-def _chunk_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "parity-sgd-chunks")
-
-
-def sum_in_threads(
-    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
-) -> Tensor:
-    """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
-    return reduce(operator.add, _map_in_threads(function, items))
-
-
-def _map_in_threads(
-    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
-) -> Iterator[Tensor]:
-    threads = torch.get_num_threads()
-    if threads == 1:  # waking another thread costs as much as a small chunk
-        yield from map(function, items)
-        return
-    waiting: deque[Future[Tensor]] = deque()
-    for item in items:
-        waiting.append(_chunk_pool(threads).submit(function, item))
-        if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
-            yield waiting.popleft().result()
-    for future in waiting:
-        yield future.result()
-
-
 def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
     # A stream of its own: evaluation neither consumes training data nor sees them again.
     generator = torch.Generator(task.device).manual_seed(2**32 + task.seed)
@@ -217,6 +186,15 @@ class TrainedRun:
     predicted: Outcome
     recovered: RecoveredSupport
     history: pd.DataFrame
+
+
+def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) -> list[Trainer]:
+    """One run a seed, each exactly as alone; the starts of all are made in one tensor."""
+    if not seeds:
+        return []
+    generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
+    W, a = stacked_weights(task.d, settings.width, generators)
+    return [Trainer(task, settings, seed, (W[i].contiguous(), a[i].contiguous())) for i, seed in enumerate(seeds)]
 
 
 def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
@@ -257,7 +235,7 @@ def train(
         (1.0, (0, 1))
     """
     settings = settings or SignSGD.default(task)
-    trainers = [Trainer(task, settings, seed) for seed in seeds]
+    trainers = start_together(task, settings, seeds)
 
     def one(trainer: Trainer) -> TrainedRun:
         history = []
@@ -269,8 +247,7 @@ def train(
                     callback(trainer)
         return finish(trainer, pd.DataFrame(history))
 
-    with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
-        return list(pool.map(one, trainers))
+    return each_in_threads(one, trainers, task.device)
 
 
 def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
