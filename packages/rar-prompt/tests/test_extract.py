@@ -30,6 +30,12 @@ LETTERS = [
     ('You get "ol." The "o" is from "Pablo" and the "l" from "Daniel."', "ol"),
     ("nondro", "nondro"),
     ("NyxX", "nyxx"),
+    ("The answer is nk. Great!", "nk"),
+    ("The answer is n, k.", "nk"),
+    ("The answer is \\boxed{nk}.", "nk"),
+    ("The answer is nk, which is short.", "nk"),
+    ("The last letters are n and k. Concatenated: nk", "nk"),
+    ('Answer: Sure, the last letters are "n" and "k". Together they are "nk".', "nk"),
     ("The answer is LÉ.", "lé"),
     ("", None),
 ]
@@ -38,6 +44,9 @@ DATES = [
     ('"The date is 1/2/2020, what is next?" Answer: 1/3/2020', "01/03/2020"),
     ("It is May 1st, 2021.", "05/01/2021"),
     ("13/45/2020", None),
+    ("It is 1 May 2021.", "05/01/2021"),
+    ("It is the 1st of May 2021.", "05/01/2021"),
+    ("Final answer: 2021-05-01", "05/01/2021"),
 ]
 CHOICES = [
     ("B", "B"),
@@ -47,6 +56,8 @@ CHOICES = [
     ("The sea is large, but the answer is the pond.", "B"),
     ("It could be the sea or the pond.", None),
     ("Pond.", "B"),
+    ("It is either A or B.", None),
+    ("Answer: B because A is wrong", "B"),
     ("E", None),
 ]
 NUMBERS = [("3 + 4 = 7", "7"), ("The answer is 1,234.50 dollars", "1234.5"), ("none", None)]
