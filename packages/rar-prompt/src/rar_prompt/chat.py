@@ -1,9 +1,10 @@
 """What is asked of a model and what it says: the small protocol behind which every backend stands."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shared_core.errors import RunError
+from shared_core.errors import InputError, RunError
 
 
 @dataclass(frozen=True)
@@ -14,13 +15,24 @@ class Sampling:
         temperature: 0 is greedy (still not bit-deterministic on servers).
         top_p: nucleus mass.
         max_tokens: cap on the reply; a reply that reaches it is `truncated`, never cached.
-        seed: of the draws, where the backend has one.
+        seed: of the draws, where the backend has one; sample i takes seed + i, or all samples would be one.
+
+    Raises:
+        InputError: if a setting is out of range.
     """
 
     temperature: float | None = 0.0
     top_p: float | None = None
     max_tokens: int | None = 1024
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InputError(f"max_tokens must be at least 1, got {self.max_tokens}")
 
     def given(self) -> dict[str, float | int]:
         """The settings that are not None."""
@@ -160,6 +172,11 @@ class ProviderError(RunError):
     def fatal(self) -> bool:
         """Whether every other request to this backend would fail as well: a wrong key, an unknown model."""
         return self.kind in ("auth", "model")
+
+    @property
+    def outage(self) -> bool:
+        """Whether it says nothing of the request and all of the provider."""
+        return self.kind in ("rate", "server", "connection", "timeout", "malformed")
 
     @property
     def retryable(self) -> bool:
