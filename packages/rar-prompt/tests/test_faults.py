@@ -75,6 +75,22 @@ def test_being_told_to_slow_down_spends_no_attempt():
     assert reply.text == "fine"
 
 
+def test_an_empty_reply_was_paid_too():
+    replies = [Reply("", usage=Usage(3, 4)), Reply("fine", usage=Usage(3, 5))]
+
+    async def send():
+        reply = replies.pop(0)
+        if not reply.text:
+            raise ProviderError("no text", "empty", reply=reply)
+        return reply
+
+    assert asyncio.run(with_retries(send, QUICK)).usage == Usage(6, 9)
+    replies += [Reply("", usage=Usage(3, 4)), Reply("", usage=Usage(3, 4))]
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(with_retries(send, QUICK))
+    assert caught.value.reply.usage == Usage(6, 8)
+
+
 def test_attempts_are_counted_and_the_last_error_is_told():
     async def send():
         raise ProviderError("oops", "server", status=500)

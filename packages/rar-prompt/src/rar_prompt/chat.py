@@ -88,6 +88,13 @@ class Usage:
         """Prompt and completion tokens together, unknown ones as 0."""
         return (self.prompt or 0) + (self.completion or 0)
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Tokens of two requests; what one of them does not say is unknown."""
+        prompt = None if self.prompt is None or other.prompt is None else self.prompt + other.prompt
+        known = self.completion is not None and other.completion is not None
+        completion = (self.completion or 0) + (other.completion or 0) if known else None
+        return Usage(prompt, completion, self.cached + other.cached, self.reasoning + other.reasoning)
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -96,7 +103,7 @@ class Reply:
     Args:
         text: what the model said.
         finish_reason: `stop`, `length` (cut off), or the provider's own word.
-        usage: tokens.
+        usage: tokens of every request that was paid, empty replies before this one included.
         model: the model that the provider says it served.
         seconds: of the attempt that succeeded, from sending to the last byte.
         attempts: requests sent.

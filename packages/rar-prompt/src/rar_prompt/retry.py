@@ -5,11 +5,11 @@ import email.utils
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared_core.errors import InputError
 
-from rar_prompt.chat import ProviderError, Reply
+from rar_prompt.chat import ProviderError, Reply, Usage
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,16 @@ async def with_retries(
     draw = jitter or _JITTER
     failures = rates = empties = 0
     waited = 0.0
+    paid = Usage(0, 0)
     while True:
         try:
-            return await send()
+            reply = await send()
+            return replace(reply, usage=reply.usage + paid)
         except ProviderError as error:
+            if error.reply is not None:
+                paid += error.reply.usage
+            if paid != Usage(0, 0):
+                error.reply = replace(error.reply or Reply(""), usage=paid)
             rates += error.kind == "rate"
             empties += error.kind == "empty"
             failures += error.kind != "rate"
