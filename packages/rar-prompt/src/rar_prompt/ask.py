@@ -155,7 +155,10 @@ def write_items(items: Sequence[Item], out: str | Path) -> None:
 
 
 def run_async(work: Coroutine[Any, Any, Any], backends: Sequence[Backend | None]) -> Any:
-    """Run to the end and release the backends."""
+    """The result of `work`, in an event loop of its own; the backends are closed at the end.
+
+    Where a loop runs already, `await` the work and each backend's `close()` instead.
+    """
 
     async def whole() -> Any:
         try:
