@@ -99,7 +99,7 @@ def run(
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: of every call.
         rephrase_sampling: of rephrasing calls, what differs.
-        n: the first n questions of each task; by default all of a file and 100 of a generator.
+        n: the first n questions of each task; by default all of a file, 100 of a generator.
         seed: of the generators.
         samples: independent answers per question (errors are then clustered by question).
         gen: options of the generators.
@@ -169,7 +169,7 @@ def rephrase(
         out: the .jsonl file; calls are kept beside it, so that the same command goes on.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: temperature and the like.
-        n: the first n questions; by default all of a file and 100 of a generator.
+        n: the first n questions; by default all of a file, 100 of a generator.
         seed: of the generator.
         samples: rephrasings per question.
         gen: options of the generator.
@@ -282,13 +282,15 @@ def replay(path: str, out: str | None = None, json: bool = False) -> None:
     print_replay(replay_logs(path), out, json)
 
 
-def gen(task: str, out: str | None = None, n: int = 100, seed: int = 0, options: GenOptions = GenOptions()) -> None:
+def gen(
+    task: str, out: str | None = None, n: int | None = None, seed: int = 0, options: GenOptions = GenOptions()
+) -> None:
     """Generate questions with exact answers.
 
     Args:
         task: last-letters, coin-flip, even-day, even-month, even-year, compare-ages, date-arithmetic.
         out: .jsonl file; TASK.jsonl by default.
-        n: questions.
+        n: questions; by default 100, or as many as there are.
         seed: the same seed gives the same questions.
         options: what the generator may vary.
     """
@@ -323,7 +325,7 @@ def audit(
         rephrasings: per question and model.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: of the rephrasings; answers are greedy.
-        n: the first n questions; by default all of a file and 100 of a generator.
+        n: the first n questions; by default all of a file, 100 of a generator.
         seed: of the generator.
         gen: options of the generator.
         endpoint: how the models are reached.

@@ -30,7 +30,6 @@ from rar_prompt.templates import load_templates
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-GENERATED = 100  # questions of a generator where no number is given
 
 
 def load_tasks(settings: RunSettings) -> list[Item]:
@@ -44,7 +43,7 @@ def load_tasks(settings: RunSettings) -> list[Item]:
         raise InputError(f"n and samples must be at least 1, got {settings.n} and {settings.samples}")
     for task in settings.tasks:
         if task in GENERATORS:
-            items += generate(task, settings.n or GENERATED, settings.seed, settings.gen)
+            items += generate(task, settings.n, settings.seed, settings.gen)
         elif Path(task).suffix or Path(task).exists():
             items += read_items(task)[: settings.n]
         else:
