@@ -1,6 +1,7 @@
 """What is asked of a model and what it says: the small protocol behind which every backend stands."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -122,6 +123,12 @@ class Reply:
     def truncated(self) -> bool:
         """Whether the reply was cut off at the token limit."""
         return self.finish_reason == "length"
+
+
+def without_thinking(text: str) -> str:
+    """The reply without reasoning that a server left in it (`<think>` blocks, also unclosed or only closed ones)."""
+    text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
+    return text.rsplit("</think>", 1)[-1]
 
 
 class Backend(Protocol):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rar_prompt.chat import without_thinking
 from rar_prompt.items import GOLDS, Item, gold_choice
 from rar_prompt.yes_no import read_yes_no
 
@@ -31,10 +32,10 @@ class Extraction:
 
 
 def visible(text: str) -> str:
-    """The reply without hidden reasoning (`<think>` blocks, also unclosed ones) and markdown emphasis."""
-    text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
-    text = text.rsplit("</think>", 1)[-1]  # some servers keep only the closing mark
-    return re.sub(r"(\*\*|__|`)", "", text).replace("“", '"').replace("”", '"').replace("’", "'").strip()
+    """The reply without reasoning and markdown emphasis."""
+    return (
+        re.sub(r"(\*\*|__|`)", "", without_thinking(text)).replace("“", '"').replace("”", '"').replace("’", "'").strip()
+    )
 
 
 def marked_answer(text: str) -> str | None:
