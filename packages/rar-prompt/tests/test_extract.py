@@ -1,6 +1,9 @@
 """Final answers out of replies that restate the question, hedge, list options, or contradict themselves."""
 
+import time
+
 import pytest
+from rar_prompt.drift import drift, essentials
 from rar_prompt.extract import EXTRACTORS, infer_kind, normal_gold
 from rar_prompt.items import Item
 
@@ -60,7 +63,13 @@ CHOICES = [
     ("Answer: B because A is wrong", "B"),
     ("E", None),
 ]
-NUMBERS = [("3 + 4 = 7", "7"), ("The answer is 1,234.50 dollars", "1234.5"), ("none", None)]
+NUMBERS = [
+    ("3 + 4 = 7", "7"),
+    ("The answer is 1,234.50 dollars", "1234.5"),
+    ("none", None),
+    ("007 and -0.0", "0"),
+    ("1" * 400, "1" * 400),
+]
 CASES = {"yes-no": YES_NO, "letters": LETTERS, "date": DATES, "choice": CHOICES, "number": NUMBERS}
 
 
@@ -74,6 +83,17 @@ def test_the_final_answer_is_read(kind, text, value):
         choices=("the sea", "the pond", "a cup"),
     )
     assert EXTRACTORS[kind](text, item).value == value
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+@pytest.mark.parametrize("piece", ["w", "1", "a b ", "' ", "A. ", "not ", "answer ", "yes no ", "is heads\n", '"'])
+def test_a_degenerate_reply_is_read_in_no_time(kind, piece):
+    item = Item("1", "Was A born earlier than B?", "yes", "compare-ages", choices=("red", "blue"))
+    start = time.process_time()
+    EXTRACTORS[kind](piece * 10_000, item)
+    drift(item, piece * 10_000)
+    essentials(piece * 10_000)
+    assert time.process_time() - start < 1
 
 
 def test_a_nested_choice_is_not_a_second_one():

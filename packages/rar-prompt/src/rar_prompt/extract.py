@@ -43,12 +43,13 @@ def marked_answer(text: str) -> str | None:
     marks = r"(?:final answer|answer)\s*(?:is|would be|will be|=)?\s*:?\s+|####\s*|\\boxed\{"
     ends = [found.end() for found in re.finditer(marks, text, re.IGNORECASE)]
     for end in reversed(ends):
+        if not text[max(0, end - 40) : end].rstrip().lower().endswith((":", "is", "be", "=", "#", "{")):
+            continue
         rest = text[end:].split("\n", 1)[0]
-        if text[:end].endswith("\\boxed{"):
+        if text.startswith("\\boxed{", end - 7):
             rest = rest.removeprefix("\\text{").split("}")[0]
         rest = rest.strip().strip("}$ ")
-        before = text[:end].rstrip().lower()
-        if rest and (before.endswith((":", "is", "be", "=", "#", "{"))):
+        if rest:
             return rest
     return None
 
@@ -223,8 +224,12 @@ def extract_number(text: str, item: Item) -> Extraction:
 
 
 def _number(text: str) -> str:
-    value = float(text.replace(",", ""))
-    return str(int(value)) if value == int(value) else repr(value)
+    """Without separators and idle zeros; as text, for a reply may hold a thousand digits."""
+    digits = text.replace(",", "").removeprefix("-")
+    whole, _, fraction = digits.partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    value = f"{whole}.{fraction}" if fraction else whole
+    return f"-{value}" if text.startswith("-") and value != "0" else value
 
 
 def extract_text(text: str, item: Item) -> Extraction:
