@@ -84,11 +84,12 @@ def test_an_empty_reply_was_paid_too():
             raise ProviderError("no text", "empty", reply=reply)
         return reply
 
-    assert asyncio.run(with_retries(send, QUICK)).usage == Usage(6, 9)
+    reply = asyncio.run(with_retries(send, QUICK))
+    assert (reply.usage, reply.paid) == (Usage(3, 5), Usage(6, 9))
     replies += [Reply("", usage=Usage(3, 4)), Reply("", usage=Usage(3, 4))]
     with pytest.raises(ProviderError) as caught:
         asyncio.run(with_retries(send, QUICK))
-    assert caught.value.reply.usage == Usage(6, 8)
+    assert caught.value.reply.paid == Usage(6, 8)
 
 
 def test_attempts_are_counted_and_the_last_error_is_told():

@@ -147,7 +147,7 @@ class Caller:
             self._record(request.key, status, **about, **_failure(error), **self._whole(backend, request, reply))
             raise
         finally:
-            usage = reply.usage if reply else Usage(0, 0)
+            usage = reply.paid if reply else Usage(0, 0)
             cost = self.prices.cost(backend.name, usage)
             await self.budget.settle(hold, usage.total, cost)
             self.counts.tokens += usage.total
@@ -174,7 +174,8 @@ class Caller:
             "sample": request.sample,
         }
         if reply is not None:
-            values |= asdict(reply) | {"cost": self.prices.cost(backend.name, reply.usage)}
+            costs = {"cost": reply.usage, "wasted_cost": reply.wasted}
+            values |= asdict(reply) | {name: self.prices.cost(backend.name, usage) for name, usage in costs.items()}
         return values
 
     def _record(self, key: str, status: str, **values: Any) -> None:

@@ -104,11 +104,12 @@ class Reply:
     Args:
         text: what the model said.
         finish_reason: `stop`, `length` (cut off), or the provider's own word.
-        usage: tokens of every request that was paid, empty replies before this one included.
+        usage: tokens of the attempt that succeeded.
         model: the model that the provider says it served.
         seconds: of the attempt that succeeded, from sending to the last byte.
         attempts: requests sent.
         reasoning: hidden reasoning, where the provider shows it.
+        wasted: tokens of empty replies before this one: paid, and no part of what the answer takes.
     """
 
     text: str
@@ -118,6 +119,12 @@ class Reply:
     seconds: float = 0.0
     attempts: int = 1
     reasoning: str = ""
+    wasted: Usage = field(default_factory=lambda: Usage(0, 0))
+
+    @property
+    def paid(self) -> Usage:
+        """Tokens of every reply that was paid for."""
+        return self.usage + self.wasted
 
     @property
     def truncated(self) -> bool:

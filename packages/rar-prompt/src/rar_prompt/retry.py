@@ -58,16 +58,16 @@ async def with_retries(
     draw = jitter or _JITTER
     failures = rates = empties = 0
     waited = 0.0
-    paid = Usage(0, 0)
+    paid = NOTHING
     while True:
         try:
             reply = await send()
-            return replace(reply, usage=reply.usage + paid)
+            return reply if paid == NOTHING else replace(reply, wasted=paid)
         except ProviderError as error:
-            if error.reply is not None:
-                paid += error.reply.usage
-            if paid != Usage(0, 0):
-                error.reply = replace(error.reply or Reply(""), usage=paid)
+            if paid != NOTHING:
+                error.reply = replace(error.reply or Reply("", usage=NOTHING), wasted=paid)
+            if error.kind == "empty" and error.reply is not None:
+                paid = error.reply.paid
             rates += error.kind == "rate"
             empties += error.kind == "empty"
             failures += error.kind != "rate"
@@ -84,6 +84,7 @@ async def with_retries(
 
 
 _JITTER = random.Random()
+NOTHING = Usage(0, 0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -16,7 +16,7 @@ from shared_core.run_folder import RunFolder, read_config
 
 from rar_prompt.backends.open import Endpoint, open_backend, read_models
 from rar_prompt.caller import Caller
-from rar_prompt.chat import Backend, Sampling
+from rar_prompt.chat import Backend, Sampling, Usage
 from rar_prompt.evaluation import Condition, answer_kinds, evaluate, warn_if_greedy, with_exemplars
 from rar_prompt.generators import GENERATORS, GenOptions, generate
 from rar_prompt.items import Item, check_unique
@@ -238,10 +238,9 @@ def _spent(journal: Journal) -> tuple[int, float]:
     """Tokens and money of every paid call of earlier sessions."""
     tokens, cost = 0, 0.0
     for record in journal.records():
-        usage = record.get("usage")
-        if usage:
-            tokens += (usage["prompt"] or 0) + (usage["completion"] or 0)
-            cost += record.get("cost") or 0.0
+        for usage in (record.get("usage"), record.get("wasted")):
+            tokens += Usage(**usage).total if usage else 0
+        cost += (record.get("cost") or 0.0) + (record.get("wasted_cost") or 0.0)
     return tokens, cost
 
 
