@@ -78,6 +78,18 @@ def test_stacked_seeds_are_single_runs_to_the_bit(d: int, batch: int, threads: i
         assert torch.equal(alone.W, trainer.W)
 
 
+def test_an_error_in_any_thread_is_raised() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for bad in range(4):
+            with pytest.raises(ZeroDivisionError):
+                each_in_threads(lambda item, bad=bad: 1 / (item - bad), range(4), torch.device("cpu"))
+        assert each_in_threads(lambda item: item * item, range(9), torch.device("cpu")) == [i * i for i in range(9)]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_stacked_sweep_is_its_single_runs_whatever_the_stacking() -> None:
     table = end_to_end_batch(2, [10, 16, 40], width=32, seeds=5, needed=4, seed=30)
     for (d, batch), cell in table.groupby(["d", "batch"]):

@@ -3,7 +3,7 @@
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache, reduce
 from typing import TypeVar
 
@@ -19,7 +19,21 @@ def each_in_threads(function: Callable[[Item], Result], items: Sequence[Item], d
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1 or len(items) < 2:
         return list(map(function, items))
-    return list(_run_pool(threads).map(function, items))
+    results: dict[int, Result] = {}
+    waiting = iter(range(len(items)))
+
+    def work() -> None:  # every thread takes the next item: one hand-over a thread, not one an item
+        for i in waiting:
+            results[i] = function(items[i])
+
+    helpers = [_run_pool(threads - 1).submit(work) for _ in range(min(threads, len(items)) - 1)]
+    try:
+        work()
+    finally:
+        wait(helpers)
+    for helper in helpers:
+        helper.result()  # raises what it raised
+    return [results[i] for i in range(len(items))]
 
 
 @lru_cache(maxsize=1)
