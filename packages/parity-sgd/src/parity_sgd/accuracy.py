@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from parity_sgd.codes import all_codes, code_bytes, parity, random_codes, unpack
@@ -145,7 +145,7 @@ def _certain_patterns(features, noise, a):  # type: ignore[no-untyped-def]
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; sensible also at 0 and 1."""
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     p = successes / trials
     centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)

@@ -9,6 +9,8 @@ Neurons do not interact under the correlation loss, so they are taken sixteen at
 tables of a tile fit the first-level cache up to d of about 90.
 """
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -203,8 +205,8 @@ def parities(codes: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Float
 def aligned(*sizes: int) -> list[FloatArray]:
     """Zeroed arrays that begin on a cache line, for sizes in whole lines: a row across two of them costs twice."""
     block = np.zeros(sum(sizes) + LINE, np.float32)
-    start = -block.ctypes.data // block.itemsize % LINE
-    return np.split(block[start : start + sum(sizes)], np.cumsum(sizes)[:-1])
+    ends = [*accumulate(sizes, initial=-block.ctypes.data // block.itemsize % LINE)]
+    return [block[start:end] for start, end in pairwise(ends)]
 
 
 def padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
