@@ -57,12 +57,13 @@ def _map_in_threads(
     function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[Tensor]:
     threads = torch.get_num_threads()
-    if threads == 1:  # waking another thread costs as much as a small chunk
-        yield from map(function, items)
-        return
     waiting: deque[Future[Tensor]] = deque()
     for item in items:
-        waiting.append(_chunk_pool(threads).submit(function, item))
+        if sum(not future.done() for future in waiting) < threads - 1:
+            waiting.append(_chunk_pool(threads - 1).submit(function, item))
+        else:  # this thread is one of them: waking another takes as long as a small chunk
+            waiting.append(Future())
+            waiting[-1].set_result(function(item))
         if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
             yield waiting.popleft().result()
     for future in waiting:

@@ -74,10 +74,11 @@ class Trainer:
             self._fused_steps(steps)
         else:
             for _ in range(steps):
-                alive = self._alive()
-                moved = self._one_step(self.W[alive], self.a[alive])
+                # not W[mask], which wakes torch's threads even for a small W, and they then spin beside ours
+                alive = self._alive().nonzero().flatten()
+                moved = self._one_step(self.W.index_select(0, alive), self.a.index_select(0, alive))
                 self.W *= 1 - self.settings.decay * self.settings.learning_rate
-                self.W[alive] = moved
+                self.W.index_copy_(0, alive, moved)
         self.step += steps
         if not bool(torch.isfinite(self.W).all()):
             raise RunError(f"weights are not finite after step {self.step}; lower learning-rate")
