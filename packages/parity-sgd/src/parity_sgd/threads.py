@@ -23,8 +23,12 @@ def each_in_threads(function: Callable[[Item], Result], items: Sequence[Item], d
     waiting = iter(range(len(items)))
 
     def work() -> None:  # every thread takes the next item: one hand-over a thread, not one an item
-        for i in waiting:
-            results[i] = function(items[i])
+        try:
+            for i in waiting:
+                results[i] = function(items[i])
+        except BaseException:
+            deque(waiting, maxlen=0)  # after an error or Ctrl-C no thread begins another
+            raise
 
     helpers = [_run_pool(threads - 1).submit(work) for _ in range(min(threads, len(items)) - 1)]
     try:
