@@ -155,12 +155,13 @@ def _piece_by_piece(
 ) -> pd.DataFrame:
     """measure([piece]) of every piece, kept in the folder: after an interruption only the others are measured."""
     tables = []
-    for piece in pieces:
+    for number, piece in enumerate(pieces, start=1):
         rows = folder.read_json(f"{kind}/{piece}.json")
         if rows is None:
             rows = jsonable(_records(measure([piece])))
             folder.write_json(f"{kind}/{piece}.json", rows)
         tables.append(pd.DataFrame(rows))
+        log.info("%s: %s measured, %d of %d", kind, piece, number, len(pieces))
     return pd.concat(tables, ignore_index=True)
 
 
