@@ -87,7 +87,7 @@ class Throttle:
     async def admit(self, tokens: int) -> list[int]:
         """Wait until a request of about `tokens` may be sent; the returned cell takes the true number afterwards."""
         cell = [tokens]
-        if self._paused_until > time.monotonic():
+        while self._paused_until > time.monotonic():  # another 429 may have made it longer meanwhile
             await self._until(self._paused_until)
         if self.limits.requests_per_minute is None and self.limits.tokens_per_minute is None:
             return cell
