@@ -112,7 +112,7 @@ def check_support(data: DataLaw, delta: float) -> None:
     if delta == 0 and not data.full_support():
         raise InputError(
             "delta = 0, but some states have probability 0 under the data: the score at t = 0 is infinite (Assumption 2"
-            " of the paper, full support, does not hold); stop early with delta > 0 or smooth the data"
+            " of the paper, full support, does not hold, at least not in float64); stop early with delta > 0 or smooth the data"
         )
 
 
