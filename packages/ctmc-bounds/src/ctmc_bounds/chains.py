@@ -27,8 +27,13 @@ class HMMData(DataLaw):
 
     def __init__(self, d: int, initial: Any, transition: Any, emission: Any) -> None:
         self.initial, self.transition, self.emission = real(initial), real(transition), real(emission)
-        H = len(self.initial)
-        if self.transition.shape != (H, H) or self.emission.ndim != 2 or len(self.emission) != H:
+        H = self.initial.numel()
+        if (
+            self.initial.ndim != 1
+            or self.transition.shape != (H, H)
+            or self.emission.ndim != 2
+            or len(self.emission) != H
+        ):
             raise InputError(
                 f"initial {tuple(self.initial.shape)}, transition {tuple(self.transition.shape)} and emission"
                 f" {tuple(self.emission.shape)} do not fit; expected (H,), (H, H), (H, S)"
@@ -95,7 +100,7 @@ class MarkovChainData(HMMData):
     """
 
     def __init__(self, d: int, initial: Any, transition: Any) -> None:
-        super().__init__(d, initial, transition, torch.eye(len(real(initial)), dtype=torch.float64))
+        super().__init__(d, initial, transition, torch.eye(real(initial).numel(), dtype=torch.float64))
 
     def full_support(self) -> bool:
         """Every first token and every transition possible, or d = 1."""

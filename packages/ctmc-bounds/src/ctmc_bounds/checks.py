@@ -34,7 +34,9 @@ def check_space(S: int, d: int) -> None:
     if d < 1:
         raise InputError(f"d = {d}: there must be at least one token, give d >= 1")
     if d * S > SCORE_CAP:
-        raise InputError(f"d = {d}, S = {S}: one score has d S values, here more than the cap of {SCORE_CAP}; give less")
+        raise InputError(
+            f"d = {d}, S = {S}: one score has d S values, here more than the cap of {SCORE_CAP}; give less"
+        )
 
 
 def check_array(entries: int, what: str) -> None:

@@ -93,9 +93,7 @@ def poisson_weights(z: float, tolerance: float = 1e-17) -> np.ndarray:
     return weights[: int(np.nonzero((tail > tolerance) | (orders <= z))[0][-1]) + 1]
 
 
-def uniformization(
-    inflow: Callable[[Tensor], Tensor], exit_rates: Tensor, p: Tensor, h: float
-) -> tuple[Tensor, int]:
+def uniformization(inflow: Callable[[Tensor], Tensor], exit_rates: Tensor, p: Tensor, h: float) -> tuple[Tensor, int]:
     """p exp(h G) by Poisson weights: non-negative arithmetic only, hence accurate in every component.
 
     Args:

@@ -108,7 +108,9 @@ def _path(marginals: Marginals, sampler: TimeFrozen, estimator: Any, nodes: int)
     found = []
     for t, h in sampler.schedule.intervals:
         log_hat = log_scores(marginals, sampler.frozen_time(t, h), estimator)
-        found.append(sum(weight * expected_bregman(marginals, time, log_hat) for time, weight in quadrature(t, h, nodes)))
+        found.append(
+            sum(weight * expected_bregman(marginals, time, log_hat) for time, weight in quadrature(t, h, nodes))
+        )
     return found
 
 

@@ -272,9 +272,7 @@ def _uniformized_adaptively(
             raised += len(over)
 
 
-def _accepted(
-    x: Tensor, active: Tensor, ends: Tensor, largest: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def _accepted(x: Tensor, active: Tensor, ends: Tensor, largest: Tensor, generator: torch.Generator | None) -> Tensor:
     """One candidate of each active sample, thinned by its cumulative rates, in place; returns who moved."""
     u = torch.rand(len(active), 1, dtype=torch.float64, generator=generator, device=x.device) * largest.unsqueeze(1)
     moves = u.squeeze(1) < ends[active, -1]
@@ -283,4 +281,3 @@ def _accepted(
     S = ends.shape[1] // x.shape[1]
     x[moved, move // S] = move % S
     return moved
-
