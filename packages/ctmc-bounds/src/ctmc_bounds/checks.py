@@ -14,7 +14,7 @@ TRIPLE_CAP = 2**27  # state triples of a two-call step
 SCORE_CAP = 10**7  # values of one score, d S
 ARRAY_CAP = 2**27  # entries of one array, a GiB
 LATEST = 700.0  # noise level: e^t still fits into a float64
-MOST_INTERVALS = 10**6
+MOST_INTERVALS = 2**20
 MOST_JUMPS = 10**5  # of a token in one interval
 MOST_TERMS = 10**6  # of a Poisson series
 

@@ -159,8 +159,9 @@ def _exact_plan(name: str, data: DataLaw, T: float, delta: float, eps: float, gr
 
     basis = "exact law"
     try:
-        if name == "thinning":
-            return _thinning_plan(data.ctmc, T, delta, eps, Thinning(constant(T, delta, 1)).law(data).kl, basis)
+        start = Thinning(constant(T, delta, 1)).law(data).kl
+        if start > eps or name == "thinning":
+            return _without_steps(name, data.ctmc, T, delta, eps, start, basis)
         found = fewest_steps(run, eps)
     except InputError as reason:
         return Plan(name, None, None, None, f"no exact law: {reason}")
@@ -171,11 +172,11 @@ def _certified_plan(
     name: str, ctmc: UniformCTMC, data: DataLaw | None, T: float, delta: float, eps: float, grid: Grid
 ) -> Plan:
     marginals = None if data is None else Marginals(data)
-    if name == "thinning":
-        value = ctmc.mixing_bound(T) if marginals is None else kl(marginals.probabilities(T), marginals.space.uniform())
-        return _thinning_plan(ctmc, T, delta, eps, value, "no discretisation error; mixing only")
-    if name not in ("paper", "uniformization"):
+    if name not in ("paper", "uniformization", "thinning"):
         return Plan(name, None, None, None, "no certificate here for this sampler")
+    start = ctmc.mixing_bound(T) if marginals is None else kl(marginals.probabilities(T), marginals.space.uniform())
+    if start > eps or name == "thinning":
+        return _without_steps(name, ctmc, T, delta, eps, start, "no discretisation error; mixing only")
 
     def run(N: int) -> float:
         schedule = make_schedule(grid, T, delta, N, marginals)
@@ -185,13 +186,13 @@ def _certified_plan(
     return _filled(name, fewest_steps(run, eps, 2**20 if marginals is None else MOST_STEPS), ctmc, T, delta, basis)
 
 
-def _thinning_plan(ctmc: UniformCTMC, T: float, delta: float, eps: float, value: float, basis: str) -> Plan:
-    """No steps to choose: eps is met or not, and delta = 0 would take infinitely many calls."""
-    if value > eps:
-        return Plan("thinning", None, None, None, f"{basis}; KL {value:.3g} from the start at T = {T:.4g}: raise T")
+def _without_steps(name: str, ctmc: UniformCTMC, T: float, delta: float, eps: float, start: float, basis: str) -> Plan:
+    """What no number of steps changes: the error of the start, and thinning's calls, infinite at delta = 0."""
+    if start > eps:
+        return Plan(name, None, None, None, f"the start at T = {T:.4g} alone costs {start:.3g} > eps: raise T")
     if delta == 0:
-        return Plan("thinning", None, None, None, "infinitely many calls at delta = 0: its envelope has no integral")
-    return Plan("thinning", 0, ctmc.envelope_integral(delta, T), value, basis)
+        return Plan(name, None, None, None, "infinitely many calls at delta = 0: its envelope has no integral")
+    return Plan(name, 0, ctmc.envelope_integral(delta, T), start, basis)
 
 
 def _filled(name: str, found: tuple[int, float] | None, ctmc: UniformCTMC, T: float, delta: float, basis: str) -> Plan:

@@ -26,13 +26,13 @@ SHOWN_STATES = 64
 
 def law_row(problem: Problem, data: DataLaw, name: str | None = None) -> tuple[dict[str, Any], Law]:
     """One sampler's exact law as a row."""
-    schedule = problem.schedule(data)
+    schedule = problem.schedule(data, name)
     sampler = problem.sampler_on(schedule, name)
     begun = time.perf_counter()
     law = sampler.law(data, problem.estimator(data), problem.init, problem.representation)  # type: ignore[arg-type]
     row = {
         "sampler": sampler.name,
-        "N": schedule.N,
+        "N": 0 if sampler.name == "thinning" else schedule.N,
         "calls": sampler.expected_calls(data.ctmc),
         "KL": law.kl,
         "TV": law.tv,

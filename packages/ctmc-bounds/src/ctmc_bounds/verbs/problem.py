@@ -13,7 +13,7 @@ from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import Clipped, ConstantBias, LogNormalNoise, ScoreEstimator
 from ctmc_bounds.planner import make_schedule
 from ctmc_bounds.samplers import SAMPLERS, Sampler, make_sampler
-from ctmc_bounds.schedules import Schedule, exp_const
+from ctmc_bounds.schedules import Schedule, constant, exp_const
 from ctmc_bounds.spec import read_data
 from ctmc_bounds.verbs.combinations import refuse_idle
 
@@ -86,8 +86,10 @@ class Problem:
             base = Clipped(base)
         return None if base is data else base
 
-    def schedule(self, data: DataLaw | None) -> Schedule:
-        """The grid."""
+    def schedule(self, data: DataLaw | None, name: str | None = None) -> Schedule:
+        """The grid of a sampler (by default `sampler`); thinning has none, only its ends."""
+        if (name or self.sampler) == "thinning":
+            return constant(self.T, self.delta, 1)
         if self.c is not None:
             return exp_const(self.T, self.delta, c=self.c)
         return make_schedule(self.grid, self.T, self.delta, self.N, data)  # type: ignore[arg-type]

@@ -68,7 +68,11 @@ def _check_cell(problem: Problem, over: str, value: float, name: str, h: float |
     changed, keys = _varied(problem, over, value, h)
     data = changed.data_law(**keys)
     # the optimal grid is found by work; what refuses it refuses equal steps too
-    schedule = replace(changed, grid="constant").schedule(data) if changed.grid == "optimal" else changed.schedule(data)
+    schedule = (
+        replace(changed, grid="constant").schedule(data, name)
+        if changed.grid == "optimal"
+        else changed.schedule(data, name)
+    )
     changed.sampler_on(schedule, name)
     check_support(data, schedule.delta)
     choose_space(data, changed.representation, keeps_symmetry(changed.estimator(data), data))
@@ -142,7 +146,7 @@ def _row(changed: Problem, keys: dict[str, Any], over: str, value: float, name: 
     data = changed.data_law(**keys)
     row, _ = law_row(changed, data, name)
     row = {over: value, **{key: item for key, item in row.items() if key not in LEFT_OUT}}
-    sampler = changed.sampler_on(changed.schedule(data), name)
+    sampler = changed.sampler_on(changed.schedule(data, name), name)
     if not bounds or not isinstance(sampler, TimeFrozen):
         return row
     estimator = changed.estimator(data)
