@@ -68,11 +68,8 @@ def _check_cell(problem: Problem, over: str, value: float, name: str, h: float |
     changed, keys = _varied(problem, over, value, h)
     data = changed.data_law(**keys)
     # the optimal grid is found by work; what refuses it refuses equal steps too
-    schedule = (
-        replace(changed, grid="constant").schedule(data, name)
-        if changed.grid == "optimal"
-        else changed.schedule(data, name)
-    )
+    cheap = replace(changed, grid="constant") if changed.grid == "optimal" else changed
+    schedule = cheap.schedule(data, name)
     changed.sampler_on(schedule, name)
     check_support(data, schedule.delta)
     choose_space(data, changed.representation, keeps_symmetry(changed.estimator(data), data))
