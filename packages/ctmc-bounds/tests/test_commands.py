@@ -120,6 +120,13 @@ def test_plan_with_and_without_data(run):
     assert worst[1]["calls"] > 10
 
 
+def test_a_plan_that_nothing_can_meet_says_why(run, recwarn):
+    plan = ("plan", "--data", "mix:d=3", "--eps", 0.001, "--delta", 0.1, "--T", 0.5, "--json")
+    found = rows(run(*plan))
+    assert all((row["N"], row["calls"]) == (None, None) and "raise T" in row["basis"] for row in found)
+    assert [str(item.message) for item in recwarn.list] == []
+
+
 def test_schedule_sums_to_the_horizon(run):
     found = rows(run("schedule", "--optimal", "--N", 12, "--json"))
     assert sum(row["h"] for row in found) == pytest.approx(5.99)

@@ -59,8 +59,9 @@ def plan(
         notes = ["calls: expected network calls per sample; half of eps is for the initialisation where T was chosen"]
         early = early_stopping_tv(ctmc, stop)["stay"]
         result = {"eps": eps, "T": start, "delta": stop, "tv_early_stopping_bound": early, "rows": rows, "notes": notes}
-        picture = figures.bars_figure(there, "network calls per sample", f"KL <= {eps:g}")
-        emit("plan", result, {"plan": picture} if there else {}, folder, as_json)
+        title = f"KL <= {eps:g}"
+        pictures = {"plan": figures.bars_figure(there, "network calls per sample", title)} if there else {}
+        emit("plan", result, pictures, folder, as_json)
 
 
 def schedule(problem: Problem, optimal: bool, out: str | None, as_json: bool) -> None:
