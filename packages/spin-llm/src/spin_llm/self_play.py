@@ -1,0 +1,329 @@
+"""Algorithm 1 of the paper: sample from the frozen opponent, train against it, let the result be the next opponent.
+
+Each phase leaves its result as a file that appears whole; a phase whose file is there is done. A killed run therefore
+goes on where it was, and on a CPU ends at the same weights to the bit.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from shared_core.errors import InputError
+from shared_core.files import atomic_path, write_json
+from shared_core.logging import MetricsLog
+from shared_core.run_folder import read_json
+from torch import Tensor, nn
+
+from spin_llm.config import SPINConfig
+from spin_llm.diagnostics import Watch
+from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
+from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
+from spin_llm.losses import contraction_factor
+from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
+from spin_llm.objectives import ScoredPair, spin_objective, without_identical
+from spin_llm.opponent import score_responses
+from spin_llm.optimization import Step, train
+from spin_llm.rendering import Renderer, Tokenizer, Tokens
+from spin_llm.sequence_logprobs import Scoring, scoring_of
+from spin_llm.training_state import is_sharded, saved_step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Iteration:
+    """What one iteration came to.
+
+    Args:
+        number: the paper's t, from 0.
+        pairs: trained on, the previous iteration's included.
+        identical: among them, pairs whose two responses are equal.
+        first: metrics of the first step; its loss is l(0).
+        last: metrics of the last step.
+        evaluation: means and errors on held-out prompts.
+        accuracy: on held-out prompts, of telling real responses from the opponent's.
+    """
+
+    number: int
+    pairs: int
+    identical: int
+    first: dict[str, float]
+    last: dict[str, float]
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+
+class SelfPlay:
+    """Self-play fine-tuning of a model on supervised examples.
+
+    Example:
+        >>> model, tokenizer = load_model("smollm2")
+        >>> examples = tokenize(docstring_examples()[:320], Renderer(tokenizer), TokenLimits())
+        >>> SelfPlay(model, tokenizer, examples, preset("small"), "run").run()
+
+    Args:
+        model: the supervised player theta_0, with `requires_grad` on what is to be trained (see `add_lora`).
+        tokenizer: renders prompts and decodes.
+        examples: tokenised demonstrations.
+        config: the settings.
+        out: folder of the run.
+        held_out: examples for evaluation, none of which is trained on.
+        source: where the model came from, part of its fingerprint.
+        engine: draws the opponent's responses; the model itself by default.
+        after: called with each finished `Iteration`.
+        accelerator: accelerate's; made by default.
+        reload: loads a saved player; needed where the weights are sharded over processes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        examples: Sequence[Tokens],
+        config: SPINConfig,
+        out: str | Path,
+        *,
+        held_out: Sequence[Tokens] = (),
+        source: str = "",
+        engine: Engine | None = None,
+        after: Callable[[Iteration], None] | None = None,
+        accelerator: Any = None,
+        reload: Callable[[Path], nn.Module] | None = None,
+        generation_prompts: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        if not examples:
+            raise InputError("self-play needs examples, got none")
+        self.accelerator = accelerator or make_accelerator(config)
+        self.model = model.to(self.accelerator.device)
+        disable_dropout(self.model)
+        self.model.eval()
+        self.tokenizer, self.config, self.out = tokenizer, config, Path(out)
+        self.examples, self.held_out, self.source = examples, held_out, source
+        self.engine, self.after, self.reload = engine, after, reload
+        self.end_ids = Renderer(tokenizer, config.template).end_ids
+        self.pad = pad_id(tokenizer)
+        self.scoring: Scoring = scoring_of(self.model, self.pad)
+        self.generation_prompts = generation_prompts
+
+    def run(self) -> list[Iteration]:
+        """Play all iterations, or those that are not done yet.
+
+        Raises:
+            RunError: if numbers are not finite; what was finished is kept.
+        """
+        done: list[Iteration] = []
+        opponent = self._evaluate(self.out / "start.json")
+        for number in range(self.config.iterations):
+            result = self._iteration(number, opponent)
+            opponent = self._evaluate(self._folder(number) / "evaluation.json")
+            done.append(result)
+            if self.after is not None and self.accelerator.is_main_process:
+                self.after(result)
+            if self.config.stop_when_indistinguishable and _indistinguishable(result):
+                log.warning(
+                    "held-out accuracy %.2f: real and generated cannot be told apart, stopping", result.accuracy["mean"]
+                )
+                break
+        return done
+
+    def train_on(self, current: list[GeneratedPair], number: int = 0) -> Iteration:
+        """One iteration on given responses of this very player, with the settings of that iteration."""
+        return self._learn(number, current, None)
+
+    def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:
+        if (self._folder(number) / "iteration.json").exists():
+            self._become(self._folder(number) / "model")
+            return Iteration(**read_json(self._folder(number) / "iteration.json"))
+        current = self._generate(number)
+        if self.config.mix_previous and number > 0:
+            current = [*current, *read_pairs(self._folder(number - 1) / FILE)]
+        return self._learn(number, current, opponent)
+
+    def _learn(self, number: int, current: list[GeneratedPair], opponent: Evaluation | None) -> Iteration:
+        """Score, train, evaluate."""
+        folder, beta = self._folder(number), self.config.beta_at(number)
+        if contraction_factor(beta) > 1:
+            log.info("beta %g < 1/2 overshoots if minimised (factor %.3g)", beta, contraction_factor(beta))
+        pairs = self._scored(number, current)
+        trained, identical, level = without_identical(pairs, self.config.loss_type)
+        if not self.config.skip_identical:
+            trained, identical = pairs, 0
+        first, last = self._train(number, beta, trained, identical, level)
+        result = Iteration(number, len(pairs), sum(pair.identical for pair in pairs), first, last)
+        if self.held_out:
+            found = self._evaluate(folder / "evaluation.json")
+            result.evaluation = found.means if found is not None else {}
+            if opponent is not None:
+                result.accuracy = discrimination(self.model, self.held_out, opponent, self.scoring, self.pad)
+        if self.accelerator.is_main_process:
+            write_json(folder / "iteration.json", asdict(result))
+            (folder / "state.safetensors").unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        return result
+
+    def _generate(self, number: int) -> list[GeneratedPair]:
+        engine = self.engine or model_engine(self.model)
+        return generate_pairs(
+            engine,
+            self.examples,
+            self.config.sampler,
+            self.end_ids,
+            self._folder(number),
+            fingerprint(self.model, self.source),
+            _mix(self.config.seed, number),
+            self.accelerator,
+            self.generation_prompts,
+        )
+
+    def _scored(self, number: int, rows: list[GeneratedPair]) -> list[ScoredPair]:
+        """Pairs, those of the previous iteration included, as this opponent scores them."""
+        path = self._folder(number) / "opponent.safetensors"
+        if not path.exists():
+            scores = self._scores(rows)
+            tensors = {"opponent": scores}
+            if self.config.base_weight:
+                tensors["base"] = self._base_scores(number, rows, scores)
+            if self.accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as aside:
+                    save_file(tensors, aside)
+            self.accelerator.wait_for_everyone()
+        stored = load_file(path)
+        base = stored.get("base", torch.zeros_like(stored["opponent"]))
+        return [
+            ScoredPair(row.id, row.prompt, row.real, row.generated, *opponent, *base_)
+            for row, opponent, base_ in zip(rows, stored["opponent"].tolist(), base.tolist(), strict=True)
+        ]
+
+    def _scores(self, rows: Sequence[GeneratedPair]) -> Tensor:
+        """Every process scores its share, and all get all."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = rows[rank::world]
+        found = torch.zeros(len(rows), 2, dtype=torch.float64, device=self.accelerator.device)
+        if mine:
+            scores = score_responses(
+                self.model,
+                [row.prompt for row in mine],
+                [[row.real, row.generated] for row in mine],
+                self.scoring,
+                pad_id=self.pad,
+                rows=self.config.optimization.per_device_train_batch_size,
+                autocast=self.accelerator.autocast,
+            )
+            found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
+        return self.accelerator.reduce(found, reduction="sum").cpu()
+
+    def _base_scores(self, number: int, rows: Sequence[GeneratedPair], scores: Tensor) -> Tensor:
+        """log p_0 of the same responses: of the model as it was before self-play."""
+        if number == 0:
+            return scores.clone()  # one file must not hold a tensor twice
+        self._become(self.out / "base")
+        base = self._scores(rows)
+        self._become(self._folder(number - 1) / "model")
+        return base
+
+    def _train(
+        self, number: int, beta: float, pairs: Sequence[ScoredPair], identical: int, level: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        folder, config = self._folder(number), self.config
+        main = self.accelerator.is_main_process
+        metrics = MetricsLog(folder / "metrics.jsonl")
+        if not (folder / "model").exists() and pairs:
+            if number == 0 and config.base_weight and main and not (self.out / "base").exists():
+                save_model(self.model, self.tokenizer, self.out / "base")
+            state = folder / "state.safetensors"
+            watch = Watch(beta, config.kl_limit)
+            share = len(pairs) / (len(pairs) + identical)
+
+            def report(step: Step) -> None:
+                # what was left out has loss l(0): told, so that the objective is that over all pairs
+                step.metrics["loss"] = share * step.metrics["loss"] + (1 - share) * level
+                watch(step)
+                metrics.write(step.number, **step.metrics)
+
+            def finish(weights: dict[str, Tensor] | None) -> None:
+                save_model(self.model, self.tokenizer, folder / "model", weights=weights)
+
+            if main:
+                metrics.rewind(saved_step(state))
+            train(
+                self.model,
+                pairs,
+                spin_objective(beta, config.loss_type, config.base_weight, config.length_normalize),
+                config.optimization.at(number),
+                self.scoring,
+                self.accelerator,
+                pad_id=self.pad,
+                seed=_mix(config.seed, number),
+                state=state,
+                report=report,
+                finish=finish,
+                label=f"iteration {number}",
+            )
+        elif main and not (folder / "model").exists():
+            log.warning("iteration %d: every response equals the real one, nothing to train on", number)
+            save_model(self.model, self.tokenizer, folder / "model")
+        self.accelerator.wait_for_everyone()
+        self._become(folder / "model")
+        rows = metrics.read()
+        return (_without_step(rows[0]), _without_step(rows[-1])) if rows else ({}, {})
+
+    def _become(self, folder: Path) -> None:
+        """Take the weights of a saved player."""
+        if is_sharded(self.accelerator):
+            if self.reload is None:
+                raise InputError("weights sharded over processes need `reload`, which loads a saved player")
+            self.model = self.reload(folder).to(self.accelerator.device)
+            disable_dropout(self.model)
+            self.model.eval()
+        else:
+            restore_player(self.model, folder)
+
+    def _evaluate(self, path: Path) -> Evaluation | None:
+        """The current player on held-out prompts, once."""
+        if not self.held_out:
+            return None
+        if not path.exists():
+            found = evaluate_player(
+                self.model,
+                self.tokenizer,
+                self.held_out,
+                self.config.sampler,
+                self.end_ids,
+                self.scoring,
+                seed=self.config.seed,
+                pad_id=self.pad,
+                engine=self.engine,
+            )
+            if self.accelerator.is_main_process:
+                write_json(path, found.to_json())
+            self.accelerator.wait_for_everyone()
+        return Evaluation.from_json(read_json(path))
+
+    def _folder(self, number: int) -> Path:
+        return self.out / f"iter_{number}"
+
+
+def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
+    """accelerate's view of the processes that run this, with the run's precision."""
+    from accelerate import Accelerator
+
+    precision = {"float32": "no", "bfloat16": "bf16"}[config.optimization.precision]
+    return Accelerator(cpu=cpu or not torch.accelerator.is_available(), mixed_precision=precision)
+
+
+def _without_step(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "step"}
+
+
+def _indistinguishable(result: Iteration) -> bool:
+    accuracy = result.accuracy
+    return bool(accuracy) and abs(accuracy["mean"] - 0.5) <= accuracy["error"]
+
+
+def _mix(seed: int, iteration: int) -> int:
+    return seed * 1009 + iteration

@@ -1,0 +1,99 @@
+"""Data and models as commands name them, tokenised, with what was cut or left out told in the log."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared_core.errors import InputError
+from torch import nn
+
+from spin_llm.config import SPINConfig
+from spin_llm.docstrings import docstring_examples, module_of
+from spin_llm.models import check_context
+from spin_llm.records import Example, Turns, read_examples, split_examples
+from spin_llm.rendering import Renderer, Tokenizer, Tokens, cut
+
+log = logging.getLogger(__name__)
+DOCSTRINGS = "docstrings"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples for training and for evaluation."""
+
+    train: list[Tokens]
+    held_out: list[Tokens]
+    examples: list[Example]
+
+
+def load_examples(
+    source: str, turns: Turns = "first", skip_bad: bool = False, seed: int = 0
+) -> tuple[list[Example], list[str]]:
+    """Examples, shuffled where they are the embedded documentation, and the group of each (never split in two)."""
+    if source == DOCSTRINGS:
+        examples = docstring_examples()
+        random.Random(seed).shuffle(examples)
+        return examples, [module_of(example) for example in examples]
+    reading = read_examples(source, turns, skip_bad)
+    for line in reading.skipped[:5]:
+        log.warning("skipped: %s", line)
+    if reading.skipped:
+        log.warning("skipped %d of %d records", len(reading.skipped), len(reading.skipped) + len(reading.examples))
+    return reading.examples, [example.id for example in reading.examples]
+
+
+def load_data(
+    source: str,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    config: SPINConfig,
+    *,
+    limit: int | None = None,
+    held_out: int = 0,
+    turns: Turns = "first",
+    skip_bad: bool = False,
+) -> Data:
+    """Read, split and tokenise.
+
+    Args:
+        source: a file or folder (see `read_examples`), or `docstrings`.
+        model: whose context the rows must fit.
+        tokenizer: its.
+        config: template, limits and seed.
+        limit: train on so many examples.
+        held_out: the first so many are kept for evaluation.
+        turns: which assistant turn of a conversation is the response.
+        skip_bad: leave unusable records out and count them.
+
+    Raises:
+        InputError: naming file, record and field, or the option that leaves nothing.
+    """
+    examples, groups = load_examples(source, turns, skip_bad, config.seed)
+    renderer = Renderer(tokenizer, config.template)
+    test, rest = split_examples(examples, held_out, groups)
+    chosen, test = rest[:limit] if limit is not None else rest, test[:held_out]
+    if not chosen:
+        raise InputError(f"held_out {held_out} and limit {limit} leave none of {len(examples)} examples to train on")
+    train, held = (_tokens(part, renderer, config, skip_bad) for part in (chosen, test))
+    for what in ("train", "held-out"):
+        part = train if what == "train" else held
+        cuts = Counter(item.cut for item in part if item.cut)
+        if cuts:
+            log.warning("%s: cut to the limits: %s", what, ", ".join(f"{name} {count}" for name, count in cuts.items()))
+    longest = [len(item.prompt) + max(len(item.real), config.sampler.max_new_tokens) for item in [*train, *held]]
+    check_context(model, longest, "the longest row (prompt and response, or max_new_tokens)")
+    return Data(train, held, [*chosen, *test])
+
+
+def _tokens(examples: Sequence[Example], renderer: Renderer, config: SPINConfig, skip_bad: bool) -> list[Tokens]:
+    found = []
+    for example in examples:
+        try:
+            found.append(cut(example.id, *renderer.pair(example), config.limits))
+        except InputError as error:
+            if not skip_bad:
+                raise
+            log.warning("skipped: %s", error)
+    return found

@@ -1,0 +1,103 @@
+"""Tiny models of the families the package is proven on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from spin_llm.records import Example
+from torch import nn
+
+
+def make_llama(dtype: torch.dtype = torch.float64, vocabulary: int = 13, seed: int = 0, **options: object) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        **{
+            "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+            "tie_word_embeddings": True, "initializer_range": 0.4, "bos_token_id": None, "eos_token_id": 1,
+        }
+        | options
+    )  # fmt: skip
+    return LlamaForCausalLM(config).to(dtype).eval()
+
+
+def make_gpt2(dtype: torch.dtype = torch.float64, vocabulary: int = 13, seed: int = 0) -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocabulary, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4,
+        bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).to(dtype).eval()
+
+
+@pytest.fixture(params=["llama", "llama-untied", "gpt2"])
+def make_model(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
+    if request.param == "gpt2":
+        return make_gpt2
+    return lambda **given: make_llama(tie_word_embeddings=request.param == "llama", **given)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+WORDS = [*"abcdefghij", "one", "two", "three", "four"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A tokenizer of whole words with a chat template; its end token fills rows up too, as is common."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<end>", "<system>", "<user>", "<assistant>"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", eos_token="<end>", pad_token="<end>",
+        additional_special_tokens=["<system>", "<user>", "<assistant>"],
+    )  # fmt: skip
+    made.chat_template = TEMPLATE
+    return made
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[Example]:
+    """Repeat a word so many times."""
+    rows = []
+    for word in "abcdefghij":
+        for count, name in enumerate(["one", "two", "three", "four"], start=1):
+            asked = ({"role": "user", "content": f"{name} {word}"},)
+            rows.append(Example(f"{word}{count}", asked, " ".join([word] * count)))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A model on disk, with its tokenizer, as users have one."""
+    folder = tmp_path_factory.mktemp("model")
+    make_llama(torch.float32, vocabulary=len(tokenizer)).save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -> Path:
+    """Records as users have them."""
+    path = tmp_path_factory.mktemp("data") / "records.jsonl"
+    rows = [{"id": item.id, "prompt": item.prompt[0]["content"], "response": item.response} for item in examples]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def llama() -> Callable[..., nn.Module]:
+    return make_llama

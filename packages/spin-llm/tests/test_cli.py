@@ -1,0 +1,150 @@
+"""Every verb as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spin_llm.cli import main
+
+SMALL = ["--max-length", "24", "--max-prompt-length", "12", "--max-new-tokens", "6", "--device", "cpu"]
+TRAIN = ["--lora-rank", "2", "--num-train-epochs", "1"]
+
+
+@pytest.fixture
+def spin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Call the command in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["spin-llm", *map(str, arguments)])
+        code = main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
+    code, out, err = spin("prepare", data_file, "--out", "é data.jsonl")
+    assert (code, out) == (0, "é data.jsonl: 40 examples\n"), err
+    code, out, err = spin("inspect", model_folder, "é data.jsonl", "--count", 1)
+    assert code == 0, err
+    assert "[[a <end>]]" in out.replace("[[a<end>]]", "[[a <end>]]")
+    code, out, err = spin("sft", model_folder, "é data.jsonl", "--out", "sft", *SMALL[:4], *TRAIN, "--device", "cpu")
+    assert (code, out) == (0, "sft/model\n"), err
+    given = ["run", "sft/model", "é data.jsonl", "--iterations", 2, "--held-out", 8, *SMALL, "--num-train-epochs", 1]
+    code, out, err = spin(*given, "--out", "run")
+    assert code == 0, err
+    assert out.count("iteration ") == 2
+    assert "nll_per_token" in out
+    for name in ("config.yaml", "result.json", "report.md", "figures/training.png", "figures/evaluation.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    again, _, _ = spin(*given, "--out", "run")
+    assert again == 0
+    code, _, err = spin(*given, "--out", "run", "--seed", 1, "--quiet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "seed was 0, is 1" in err
+    code, out, err = spin("export", "run/iter_1/model", "--out", "merged")
+    assert (code, out) == (0, "merged\n"), err
+    code, out, err = spin("eval", "merged", "é data.jsonl", "--limit", 4, "--out", "eval", *SMALL)
+    assert code == 0, err
+    assert out.startswith("nll_per_token ")
+    code, out, err = spin("export", "run/iter_1/model", "--generated", "run/iter_0", "--out", "pairs.jsonl")
+    assert code == 0, err
+    assert set(json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])) == {"prompt", "chosen", "rejected"}
+
+
+def test_one_iteration_by_hand(spin: Any, model_folder: Path, data_file: Path) -> None:
+    code, out, err = spin("generate", model_folder, data_file, "--out", "gen", "--limit", 12, *SMALL)
+    assert code == 0, err
+    assert "12 responses" in out
+    code, out, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--lora-rank", 16, "--device", "cpu")
+    assert code == 0, err
+    assert "loss 0.6931" in out
+    code, _, err = spin("train", "train/iter_0/model", "gen", "--out", "other", "--device", "cpu")
+    assert code == 2
+    assert "was sampled from the model" in err
+
+
+def test_dpo_needs_two_responses(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
+    code, _, err = spin("dpo", model_folder, data_file, "--device", "cpu")
+    assert code == 2
+    assert "has no second response" in err
+    rows = [
+        {"real": [{"role": "user", "content": "one a"}, {"role": "assistant", "content": "a"}],
+         "generated": [{"role": "user", "content": "one a"}, {"role": "assistant", "content": "b b"}]}
+    ]  # fmt: skip
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    code, out, err = spin("dpo", model_folder, "pairs.json", "--out", "dpo", "--device", "cpu")
+    assert (code, out) == (0, "dpo/model\n"), err
+
+
+def test_a_dry_run_tells_the_cost_and_leaves_nothing(
+    spin: Any, model_folder: Path, data_file: Path, tmp_path: Path
+) -> None:
+    code, out, err = spin("run", model_folder, data_file, "--dry-run", *SMALL)
+    assert code == 0, err
+    assert "trained_tokens" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_doctor(spin: Any, model_folder: Path) -> None:
+    code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu")
+    assert code == 0, err
+    assert "shared by a pair" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["none", "DATA"], "none: no such folder, and a hub id"),
+        (["MODEL", "none.jsonl"], "none.jsonl: No such file"),
+        (["DATA", "DATA"], "is a file; give a model"),
+        (["MODEL", "DATA", "--beta", "0"], "beta (the paper's lambda) must be positive"),
+        (["MODEL", "DATA", "--beta", "1,2", "--iterations", "1"], "beta has 2 values for 1 iterations"),
+        (["MODEL", "DATA", "--learning-rate", "-1"], "learning_rate must be positive"),
+        (["MODEL", "DATA", "--limit", "0"], "leave none"),
+        (["MODEL", "DATA", "--held-out", "40"], "leave none"),
+        (["MODEL", "DATA", "--max-length", "4096", "--max-new-tokens", "100"], "the model takes 64"),
+        (["MODEL", "DATA", "--template", "x"], "template must hold {prompt}"),
+        (["MODEL", "DATA", "--seed", "-1"], "seed must be in"),
+        (["MODEL", "DATA", "--device", "cuda"], "device 'cuda' is not available"),
+        (["MODEL", "DATA", "--lora-targets", "no_such"], "lora.targets"),
+        (["MODEL", "DATA", "--top-p", "2"], "top_p must be in"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    spin: Any, model_folder: Path, data_file: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
+    known = {"MODEL": str(model_folder), "DATA": str(data_file)}
+    code, _, err = spin("run", *[known.get(item, item) for item in options], "--out", "run", "--quiet")
+    assert code == 2, err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
+    """Under `accelerate launch` the same responses are sampled, and the weights agree to rounding."""
+    import torch
+    from safetensors.torch import load_file
+
+    given = [str(model_folder), str(data_file), "--iterations", "2", "--held-out", "4", "--lora-rank", "2", *SMALL]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes"]
+    code, _, err = spin("run", *given, "--out", tmp_path / "1", "--quiet")
+    assert code == 0, err
+    command = [*launch, "2", "-m", "spin_llm", "run", *given, "--out", str(tmp_path / "2"), "--quiet"]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for number in range(2):
+        one, two = (tmp_path / count / f"iter_{number}" for count in ("1", "2"))
+        assert (one / "generated.jsonl").read_text() == (two / "generated.jsonl").read_text() or number > 0
+        left, right = (load_file(folder / "model" / "adapter_model.safetensors") for folder in (one, two))
+        assert left.keys() == right.keys()
+        for name in left:
+            torch.testing.assert_close(left[name], right[name], rtol=0, atol=1e-4)

@@ -1,0 +1,144 @@
+"""The shared loop: what it minimises, that it resumes to the bit, and what it does when numbers go wrong."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from shared_core.errors import RunError
+from spin_llm.config import Optimization
+from spin_llm.models import Lora, add_lora
+from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, sft_objective, spin_objective
+from spin_llm.opponent import score_responses
+from spin_llm.optimization import Step, batch_indices, rate_factor, train
+from spin_llm.sequence_logprobs import NAIVE, Scoring
+from torch import nn
+
+SETTINGS = Optimization(
+    optim="adamw", learning_rate=[0.01], num_train_epochs=2, train_batch_size=4, per_device_train_batch_size=2,
+    save_steps=1,
+)  # fmt: skip
+
+
+def pairs_of(model: nn.Module, count: int = 10) -> list[ScoredPair]:
+    draw = torch.Generator().manual_seed(1)
+
+    def tokens(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high, (1,), generator=draw))
+        return torch.randint(2, 13, (length,), generator=draw).tolist()
+
+    rows = [(tokens(1, 6), [tokens(1, 5), tokens(1, 5)]) for _ in range(count)]
+    scores = score_responses(model, [row[0] for row in rows], [row[1] for row in rows], Scoring(), rows=3)
+    return [
+        ScoredPair(str(index), prompt, *responses, *score)
+        for index, ((prompt, responses), score) in enumerate(zip(rows, scores, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("scoring", [Scoring(), NAIVE], ids=str)
+def test_the_first_step_has_loss_log_2_and_no_rewards(
+    llama: Callable[..., nn.Module], rank: int, scoring: Scoring
+) -> None:
+    model = add_lora(llama(torch.float32), Lora(rank=rank))
+    steps: list[Step] = []
+    train(model, pairs_of(model), spin_objective(0.5), SETTINGS, scoring, Accelerator(cpu=True), report=steps.append)
+    first = steps[0].metrics
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(first["rewards/real"]) < 1e-5
+    assert abs(first["rewards/generated"]) < 1e-5
+    assert len(steps) == 6
+    assert steps[-1].metrics["loss"] < first["loss"]
+
+
+def test_a_step_is_that_of_the_plain_loss_on_the_whole_batch(llama: Callable[..., nn.Module]) -> None:
+    model = llama(torch.float32)
+    plain = copy.deepcopy(model)
+    pairs = pairs_of(model)
+    settings = replace(
+        SETTINGS, train_batch_size=10, per_device_train_batch_size=3, num_train_epochs=1, optim="rmsprop"
+    )
+    train(model, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True))
+    from spin_llm.losses import spin_loss
+    from spin_llm.packing import pack
+    from spin_llm.sequence_logprobs import sequence_logprobs
+
+    optimizer = torch.optim.RMSprop(plain.parameters(), lr=0.01 * rate_factor(0, 1, 0.1))
+    found = sequence_logprobs(
+        plain, pack([p.prompt for p in pairs], [p.responses for p in pairs], share_prompt=False)
+    ).reshape(-1, 2)
+    opponent = torch.tensor([[p.opponent_real, p.opponent_generated] for p in pairs])
+    spin_loss(found[:, 0], found[:, 1], opponent[:, 0], opponent[:, 1], 0.5).mean().backward()
+    nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+    optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(
+            ours, theirs, rtol=0, atol=2e-4
+        )  # RMSProp's first step is a sign: noise is scaled up
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("optim", ["adamw", "rmsprop"])
+def test_a_killed_training_ends_at_the_same_weights_bit_for_bit(
+    llama: Callable[..., nn.Module], rank: int, optim: str, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, optim=optim)
+    start = add_lora(llama(torch.float32), Lora(rank=rank))
+    pairs = pairs_of(start)
+    whole, parts = copy.deepcopy(start), copy.deepcopy(start)
+    train(whole, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True), state=tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    def kill(step: Step) -> None:
+        if step.number == 4:
+            raise KilledError
+
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KilledError):
+        train(parts, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True), state=state, report=kill)
+    again = copy.deepcopy(start)
+    steps: list[Step] = []
+    train(
+        again, pairs, spin_objective(0.5), settings, Scoring(), Accelerator(cpu=True), state=state, report=steps.append
+    )
+    assert [step.number for step in steps] == [4, 5, 6]
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(
+    llama: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    model = llama(torch.float32)
+    pairs = pairs_of(model, 4)
+    broken = [replace(pair, opponent_real=math.nan) if index == 0 else pair for index, pair in enumerate(pairs)]
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RunError, match=r"loss nan .* at step 1: lower learning_rate"):
+        train(model, broken, spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True), state=tmp_path / "state")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not (tmp_path / "state").exists()
+
+
+def test_sft_lowers_the_nll_and_dpo_is_the_logistic_loss(llama: Callable[..., nn.Module]) -> None:
+    model = llama(torch.float32)
+    pairs = pairs_of(model)
+    items = [Demonstration(pair.id, pair.prompt, pair.real) for pair in pairs]
+    steps: list[Step] = []
+    train(model, items, sft_objective, SETTINGS, Scoring(), Accelerator(cpu=True), report=steps.append)
+    assert steps[-1].metrics["loss"] < steps[0].metrics["loss"]
+    logprobs = torch.randn(10, 2)
+    torch.testing.assert_close(dpo_objective(0.3)(logprobs, pairs)[0], spin_objective(0.3)(logprobs, pairs)[0])
+
+
+def test_the_order_is_a_permutation_an_epoch() -> None:
+    first = [index for step in range(3) for index in batch_indices(step, 10, 4, seed=0)]
+    second = [index for step in range(3, 6) for index in batch_indices(step, 10, 4, seed=0)]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert [rate_factor(step, 10, 0.2) for step in (0, 1, 2, 9)] == [1 / 3, 2 / 3, 1.0, 1 / 8]
