@@ -89,8 +89,7 @@ def _micro(
     total, skipped = 0.0, None
     for batch, share, last in _with_last(micro_batches, shares):
         optimizer.zero_grad()
-        if optimizer.same_rng:
-            optimizer.record_rng()
+        optimizer.record_rng()
         with _no_sync(optimizer, not optimizer.sync_ascent):
             total += float(descend_on(batch, share))
         with optimizer.ascend(), torch.enable_grad():

@@ -1,13 +1,14 @@
 """The base optimiser of a SAM, and the checks of its options."""
 
 import math
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-Variant = Literal["sam", "gsam", "looksam"]
-VARIANTS = ("sam", "gsam", "looksam")
+from sam_cnn.variants import Variant
+
+VARIANTS = get_args(Variant)
 # foreach optimisers hold temporaries as large as the model, which must stay cheap
 FOREACH_UP_TO = 1 << 22
 
