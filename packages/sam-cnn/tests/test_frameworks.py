@@ -249,6 +249,15 @@ def test_processes_agree_and_global_ascent_is_the_single_process_step(two_proces
         assert torch.allclose(torch.tensor(found, dtype=torch.float64), reference.flatten(), atol=1e-12)
 
 
+def test_a_local_ascent_without_the_model_that_exchanges_gradients_warns(data, make, monkeypatch):
+    _, optimizer, closure = make(data, sync_ascent=False)
+    optimizer.step(closure)  # a single process: nothing to say
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+    with pytest.warns(UserWarning, match="without model=ddp"):
+        optimizer.step(closure)
+
+
 # -- accelerate, torch.compile, transformers
 
 

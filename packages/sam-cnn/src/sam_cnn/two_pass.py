@@ -70,9 +70,16 @@ class TwoPassOptimizer(OptimizerWrapper):
         return self.steps % self.interval == 0 and any(group["rho"] for group in self.param_groups)
 
     def _first_pass(self) -> AbstractContextManager[Any]:
-        if self.sync_ascent or self.model is None or not self.climbs or not hasattr(self.model, "no_sync"):
+        if self.sync_ascent or not self.climbs:
             return nullcontext()
-        return self.model.no_sync()  # type: ignore[operator] # of DistributedDataParallel
+        if hasattr(self.model, "no_sync"):
+            return self.model.no_sync()  # type: ignore[union-attr, operator] # of DistributedDataParallel
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            warnings.warn(
+                "sync_ascent=False without model=ddp: if the closure exchanges gradients, processes climb together",
+                stacklevel=3,
+            )
+        return nullcontext()
 
     def record_rng(self) -> None:
         """Mark where the first forward pass begins, for `same_rng=True` without closures; nothing without it."""
