@@ -79,7 +79,7 @@ class SAM(TwoPassOptimizer):
         check_finite: bool = True,
         **base_options: Any,
     ) -> None:
-        check_options(rho, eta, variant, interval, alpha, norm_over)
+        check_options(rho, eta, variant, interval, alpha, norm_over, model)
         super().__init__(
             make_base(params, base_optimizer, base_options),
             GradientPair(variant, DEFAULT_ALPHA[variant] if alpha is None else alpha),
