@@ -1,4 +1,4 @@
-"""What a SAM step costs beyond its two forward-backward passes and the plain optimiser's step: models of many tensors.
+"""What a SAM step costs beyond its two forward-backward passes and the plain optimiser's step, at six model sizes.
 
 Every side trains its own copy of the model on the same batches with SGD and momentum, called as a user calls it; the
 time of the optimiser's calls in a real loop is summed, and that of a plain `torch.optim.SGD` in the same loop is taken
@@ -46,9 +46,9 @@ def peers():
 class Side:
     """A copy of the model with one optimiser; None is the plain base."""
 
-    def __init__(self, model, kind):
+    def __init__(self, model, kind, options):
         self.model = copy.deepcopy(model)
-        settings = {"lr": 1e-3, "momentum": 0.9}
+        settings = {"lr": 1e-3, "momentum": 0.9, **options}
         self.sam = kind is not None
         params = self.model.parameters()
         self.optimizer = (
@@ -74,9 +74,9 @@ class Side:
         return time.perf_counter() - start
 
 
-def measure(model, x, kinds):
+def measure(model, x, kinds, options):
     """{side: smallest seconds of each repeat}, and whether all SAMs ended at the same weights."""
-    sides = {name: Side(model, kind) for name, kind in kinds.items()}
+    sides = {name: Side(model, kind, options) for name, kind in kinds.items()}
     seconds = {name: [] for name in sides}
     for repeat in range(REPEATS + 1):
         best = dict.fromkeys(sides, float("inf"))
@@ -92,14 +92,17 @@ def measure(model, x, kinds):
     return seconds, bool(all((end - ends[0]).abs().max() < 1e-3 * moved for end in ends))
 
 
-def rows(models, *, base_step_counts=False):
-    """One comparison a model and peer; the base optimiser's own step is taken off unless it counts."""
+def rows(models, *, base_step_counts=False, **options):
+    """One comparison a model and peer; the base optimiser's own step is taken off unless it counts.
+
+    `options` go to every side's base optimiser.
+    """
     kinds = {"plain": None, "ours": SAM, **peers()}
     results = []
     for name, make in models.items():
         torch.manual_seed(0)
         model, x = make()
-        seconds, same = measure(model, x, kinds)
+        seconds, same = measure(model, x, kinds, options)
         tensors = list(model.parameters())
         size = f"{name}: {sum(p.numel() for p in tensors)} parameters in {len(tensors)} tensors"
         for peer in kinds:
@@ -112,6 +115,7 @@ def rows(models, *, base_step_counts=False):
                 for side in ("ours", peer)
             }
             question = f"{size}; beyond two passes" + ("" if base_step_counts else " and a plain SGD step")
+            question += "".join(f", {name}={value}" for name, value in options.items())
             results.append(compare("step", question, peer, extra["ours"], extra[peer], same_result=same, unit="ms"))
     return results
 

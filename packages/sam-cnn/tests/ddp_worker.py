@@ -36,14 +36,14 @@ def train(mode, rank, x, y):
     return {"weights": weights, "steps": optimizer.steps, "skipped": optimizer.skipped}
 
 
-def shard(x, y):
+def shard(x, y, variant):
     """Parameters sharded by fully_shard: norm, ascent and restoring on distributed tensors."""
     from torch.distributed.fsdp import fully_shard
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     fully_shard(net)
-    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9)
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9, variant=variant, interval=2)
 
     def closure():
         (net(x) - y).square().mean().backward()
@@ -61,7 +61,8 @@ def main(port, out, rank):
     toy = load_file(Path(out, "toy.safetensors"))
     x, y = toy["x"][rank::2], toy["y"][rank::2]
     modes = ("global", "local", "accumulate full", "accumulate micro")
-    found = {mode: train(mode, rank, x, y) for mode in modes} | {"sharded": shard(x, y)}
+    found = {mode: train(mode, rank, x, y) for mode in modes}
+    found |= {f"sharded {variant}": shard(x, y, variant) for variant in ("sam", "gsam", "looksam")}
     Path(out, f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

@@ -229,6 +229,7 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path
         ("simulate", "--init", "x"): "init must be",
         ("phase", "--d", "10:20"): "d must be lo:hi:count",
         ("phase", "--mu", "3,2"): "mu must rise",
+        ("phase", "--d", "1000,1000"): "d must rise",
         ("phase", "--level", 0.7): "level must be in (0, 0.5)",
         ("phase", "--d", "20,1000"): "d must be at least",
         ("mechanism", "--at", "-1"): "recorded steps must be in",
@@ -253,6 +254,18 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path
         message = capsys.readouterr().err
         assert words in message, arguments
         assert message.count("\n") == 1, message
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_whose_library_is_missing_leaves_nothing(capsys, tmp_path, monkeypatch):
+    from sam_cnn import classifier
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(classifier, "import_module", missing)
+    assert command("train", "--model", "resnet18", "--out", tmp_path / "new") == 2
+    assert "needs torchvision" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

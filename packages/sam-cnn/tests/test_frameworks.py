@@ -1,4 +1,4 @@
-"""GradScaler, accumulation, m-SAM, several processes, accelerate, torch.compile, the Hugging Face Trainer."""
+"""GradScaler, accumulation, m-SAM, several processes, accelerate, torch.compile, Hugging Face Trainer, Lightning."""
 
 import copy
 import json
@@ -196,6 +196,9 @@ def test_bad_input_of_sam_step_is_named(data, make):
 # -- several processes
 
 
+SHARDED = ("sharded sam", "sharded gsam", "sharded looksam")
+
+
 def _toy():
     generator = torch.Generator().manual_seed(9)
     x = torch.randn(8, 5, generator=generator, dtype=torch.float64)
@@ -218,11 +221,11 @@ def two_processes(tmp_path_factory):
     return {mode: [rank[mode] for rank in ranks] for mode in ranks[0]}
 
 
-def _alone(groups, ascent):
+def _alone(groups, ascent, **options):
     """One process; each group's ascent is its own, weights of the mean are equal."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
-    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9)
+    optimizer = SAM(net.parameters(), torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9, **options)
     x, y = _toy()
     batches = [(x[rows], y[rows]) for rows in groups]
     for _ in range(3):
@@ -230,7 +233,7 @@ def _alone(groups, ascent):
     return [p.detach() for p in net.parameters()]
 
 
-@pytest.mark.parametrize("mode", ["global", "local", "accumulate full", "accumulate micro", "sharded"])
+@pytest.mark.parametrize("mode", ["global", "local", "accumulate full", "accumulate micro", *SHARDED])
 def test_processes_agree_and_global_ascent_is_the_single_process_step(two_processes, mode):
     left, right = two_processes[mode]
     assert left == right
@@ -240,9 +243,19 @@ def test_processes_agree_and_global_ascent_is_the_single_process_step(two_proces
     if mode == "accumulate micro":  # the first pass is exchanged too: each pair of micro-batches climbs together
         expected = _alone([[0, 2, 1, 3], [4, 6, 5, 7]], "micro")
     else:
-        expected = _alone([list(range(8))], "full")
+        options = {"variant": mode.split()[1], "interval": 2} if mode in SHARDED else {}
+        expected = _alone([list(range(8))], "full", **options)
     for found, reference in zip(left["weights"], expected, strict=True):
         assert torch.allclose(torch.tensor(found, dtype=torch.float64), reference.flatten(), atol=1e-12)
+
+
+def test_a_local_ascent_without_the_model_that_exchanges_gradients_warns(data, make, monkeypatch):
+    _, optimizer, closure = make(data, sync_ascent=False)
+    optimizer.step(closure)  # a single process: nothing to say
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+    with pytest.warns(UserWarning, match="without model=ddp"):
+        optimizer.step(closure)
 
 
 # -- accelerate, torch.compile, transformers
@@ -410,3 +423,58 @@ def test_steps_with_one_pass_are_exchanged_between_processes_too(data, make):
     for expected in (1, 1, 2, 2):
         sam_step(optimizer, loss_on(wrapped), [data])
         assert wrapped.local == expected
+
+
+def _lightning_module(lightning, data, build, manual=False):
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.sam, _ = build(data, rho=0.1)
+            self.automatic_optimization = not manual
+
+        def training_step(self, batch):
+            if not manual:
+                return loss_on(self.net)(batch)
+            optimizer = self.optimizers()
+
+            def closure():  # two micro-batches
+                for part in split(batch, 2):
+                    self.manual_backward(loss_on(self.net)(part) / 2)
+
+            return optimizer.step(closure)
+
+        def configure_optimizers(self):
+            return self.sam
+
+    return Module()
+
+
+@pytest.mark.parametrize("form", ["automatic", "clipped", "manual"])
+def test_lightning_takes_sam_steps_and_resumes(data, make, same, tmp_path, form):
+    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+    batches = split(data, 4)
+
+    def fit(epochs, resume=None):
+        trainer = lightning.Trainer(
+            max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, precision="64-true",
+            gradient_clip_val=0.05 if form == "clipped" else None,
+        )  # fmt: skip
+        module = _lightning_module(lightning, data, make, form == "manual")
+        trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None), ckpt_path=resume, weights_only=False)
+        return module, trainer
+
+    module, trainer = fit(3)
+    assert (module.sam.steps, trainer.global_step) == (9, 9)
+    twin, optimizer, _ = make(data, rho=0.1)
+    for _ in range(3):
+        for batch in batches:
+            parts = split(batch, 2) if form == "manual" else [batch]
+            sam_step(optimizer, loss_on(twin), parts, clip_norm=0.05 if form == "clipped" else None)
+    assert all(
+        torch.allclose(a, b, atol=1e-12) for a, b in zip(module.net.parameters(), twin.parameters(), strict=True)
+    )
+    _, half = fit(1)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, _ = fit(3, tmp_path / "half.ckpt")
+    assert same(resumed.net, module.net)

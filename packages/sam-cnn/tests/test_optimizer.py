@@ -559,6 +559,37 @@ def test_half_precision_norms_do_not_overflow():
     assert torch.allclose(c, torch.full((8,), 1.025))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_and_device_do_not_matter(data, make, same, dtype):
+    model, optimizer, closure = make(data, rho=0.1)
+    twin, other, twin_closure = make(data, rho=0.1)
+    optimizer.step(closure)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            other.step(twin_closure)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(model, twin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_inner_products_of_half_precision_gradients_do_not_overflow(dtype):
+    first, second = torch.full((1000,), 20.0), torch.cat([torch.full((500,), 30.0), torch.full((500,), 10.0)])
+    for variant in ("gsam", "looksam"):
+        found = []
+        for kind in (dtype, torch.float32):
+            w = nn.Parameter(torch.zeros(1000, dtype=kind))
+            optimizer = SAM([w], torch.optim.SGD, lr=1.0, rho=0.1, variant=variant, interval=2)
+            for gradient in (first, second, first):  # the third is looksam's step with one pass
+                w.grad = gradient.to(kind)
+                optimizer.first_step() if gradient is first else optimizer.second_step()
+            optimizer.second_step()
+            assert optimizer.skipped == 0
+            found.append(w.detach().float())
+        assert torch.allclose(*found, rtol=0.02)
+
+
 def test_a_model_converted_between_steps_gets_new_buffers(data, make):
     model, optimizer, _ = make(data, rho=1.0)
     optimizer.step(lambda: model(data[0]).square().mean().backward())
@@ -635,6 +666,11 @@ def test_sparse_gradients_are_refused_with_a_way_out():
         (lambda w: SAM([w], torch.optim.SGD, math.nan, lr=0.1), "got nan"),
         (lambda w: SAM([{"params": [w], "rho": -1.0}], torch.optim.SGD, lr=0.1), "got -1.0"),
         (lambda w: SAM([], torch.optim.SGD, lr=0.1), "empty parameter list"),
+        (lambda w: SAM([w], torch.optim.SGD, "0.1", lr=0.1), "rho must be a finite number >= 0, got '0.1'"),
+        (lambda w: SAM([w], torch.optim.SGD, True, lr=0.1), "got True"),
+        (lambda w: SAM([w], "sgd", lr=0.1), "base_optimizer must be an optimiser's class"),
+        (lambda w: SAM(nn.Linear(2, 2), torch.optim.SGD, lr=0.1), "params is a module"),
+        (lambda w: SAM([w], torch.optim.SGD, lr=0.1, model="x"), "model must be a torch.nn.Module, got 'x'"),
         (lambda w: SAM([w], lr=0.1), "needs a base optimiser"),
         (lambda w: SAM([w], torch.optim.LBFGS, lr=0.1), "LBFGS runs closures of its own"),
         (lambda w: SAM([w], torch.optim.SGD([w], lr=0.1)), "is an instance"),
@@ -675,17 +711,33 @@ def test_a_loss_without_gradient_leaves_the_weights(data, make):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_second_pass_that_was_not_needed_does_no_harm(data, make):
+def test_a_second_pass_that_was_not_needed_does_no_harm(data, make, same):
     """The popular loop ignores what first_step returns."""
-    model, optimizer, closure = make(data, rho=0.1, interval=2)
-    twin, other, twin_closure = make(data, rho=0.1, interval=2)
-    for _ in range(4):
-        optimizer.step(closure)
-        twin_closure()
-        other.first_step(zero_grad=True)
-        twin_closure()
-        other.second_step(zero_grad=True)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    nets = []
+    for loop in (False, True):
+        model, _, closure = make(data, dropout=0.5)
+        optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.05, rho=0.1, interval=2, model=model, same_rng=True)
+        torch.manual_seed(4)
+        for step in range(4):
+            if step == 2:  # a first pass that is not finite
+                optimizer.record_rng()
+                closure()
+                model.head.bias.grad[0] = math.nan
+                optimizer.first_step(zero_grad=True)
+                if loop:
+                    closure()
+                optimizer.second_step(zero_grad=True)
+            if not loop:
+                optimizer.step(closure)
+                continue
+            optimizer.record_rng()
+            closure()
+            optimizer.first_step(zero_grad=True)
+            closure()
+            optimizer.second_step(zero_grad=True)
+        assert optimizer.skipped == 1
+        nets.append(model)
+    assert same(*nets)
 
 
 def test_torch_hooks_of_the_optimiser_run(data, make):

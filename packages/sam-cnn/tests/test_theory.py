@@ -249,6 +249,8 @@ def test_early_sam_switches_noise_neurons_off():
     ("make", "words"),
     [
         (lambda: PatchData(p=0.5), "p, the probability of a flipped label, must be in"),
+        (lambda: PatchData(d=10.5), "d must be an integer >= 1, got 10.5"),
+        (lambda: simulate(PatchData(), Training(), []), "at least one cell and one seed"),
         (lambda: PatchData(P=1), "P must be an integer >= 2, got 1"),
         (lambda: PatchData(mu=-1.0), "mu must be a finite length >= 0"),
         (lambda: PatchData(sigma_p=0.0), "sigma_p must be finite and > 0"),

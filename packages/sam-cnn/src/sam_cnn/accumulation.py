@@ -50,7 +50,7 @@ def sam_step(
         ValueError: for no micro-batch, weights of another number, a loss without a gradient, or a variant that mixes
             the gradients of both passes together with `micro`.
     """
-    if not micro_batches:
+    if not len(micro_batches):
         raise ValueError("micro_batches is empty: a step needs at least one")
     if ascent == "micro" and optimizer.variant != "sam":
         raise ValueError(f"ascent='micro' is m-SAM and goes with variant 'sam', not {optimizer.variant!r}")
@@ -89,8 +89,7 @@ def _micro(
     total, skipped = 0.0, None
     for batch, share, last in _with_last(micro_batches, shares):
         optimizer.zero_grad()
-        if optimizer.same_rng:
-            optimizer.record_rng()
+        optimizer.record_rng()
         with _no_sync(optimizer, not optimizer.sync_ascent):
             total += float(descend_on(batch, share))
         with optimizer.ascend(), torch.enable_grad():

@@ -1,13 +1,14 @@
 """The base optimiser of a SAM, and the checks of its options."""
 
 import math
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Variant = Literal["sam", "gsam", "looksam"]
-VARIANTS = ("sam", "gsam", "looksam")
+from sam_cnn.variants import Variant
+
+VARIANTS = get_args(Variant)
 # foreach optimisers hold temporaries as large as the model, which must stay cheap
 FOREACH_UP_TO = 1 << 22
 
@@ -31,8 +32,12 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
         raise ValueError("SAM(params, base_optimizer, ...) needs a base optimiser, for example torch.optim.SGD")
     if isinstance(base, torch.optim.Optimizer):
         raise ValueError("base_optimizer is an instance: write SAM(optimizer, rho=...) without the parameters")
+    if not callable(base):
+        raise ValueError(f"base_optimizer must be an optimiser's class, for example torch.optim.SGD, got {base!r}")
     if isinstance(base, type) and issubclass(base, torch.optim.LBFGS):
         raise ValueError("LBFGS runs closures of its own and cannot be the base of SAM")
+    if isinstance(params, nn.Module):
+        raise ValueError("params is a module: give its parameters(), and the module as model=")
     optimizer = base(params if isinstance(params, Tensor) else list(params), **options)
     _work_on_lists(optimizer)
     return optimizer
@@ -51,15 +56,23 @@ def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:
 
 def check_rho(rho: float) -> None:
     """Refuse a radius that is negative or not finite."""
-    if not (isinstance(rho, int | float) and math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be a finite number >= 0, got {rho}")
+    if not _is_length(rho):
+        raise ValueError(f"rho must be a finite number >= 0, got {rho!r}")
 
 
-def check_options(rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str) -> None:
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def check_options(
+    rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str, model: Any
+) -> None:
     """Refuse options of `SAM` that cannot be."""
     check_rho(rho)
-    if not (math.isfinite(eta) and eta >= 0):
-        raise ValueError(f"eta must be a finite number >= 0, got {eta}")
+    if not _is_length(eta):
+        raise ValueError(f"eta must be a finite number >= 0, got {eta!r}")
+    if model is not None and not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {model!r}")
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
     if interval is not None and (not isinstance(interval, int) or interval < 1):

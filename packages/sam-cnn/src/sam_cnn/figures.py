@@ -24,7 +24,9 @@ def heat_maps(diagrams: Mapping[str, PhaseDiagram], base: PatchData, constant: f
         axis.plot(
             d, theoretical_boundary(d, base, constant), "r--", label=rf"$n|\mu|^4={constant:.2g}\,P^4\sigma_p^4d$"
         )
-        axis.set(title=name, xlabel="d", ylim=(min(diagram.mu), max(diagram.mu)))
+        axis.set(title=name, xlabel="d")
+        if len(diagram.mu) > 1:
+            axis.set_ylim(min(diagram.mu), max(diagram.mu))
         if max(diagram.d) > 50 * min(diagram.d):
             axis.set_xscale("log")
         else:

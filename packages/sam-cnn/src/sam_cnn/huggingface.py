@@ -36,8 +36,7 @@ class SAMTrainerMixin:
         params = [param for group in sam.param_groups for param in group["params"]]
         held = [param.grad for param in params]
         sam.zero_grad()
-        if sam.same_rng:
-            sam.record_rng()
+        sam.record_rng()
         with sam._first_pass():
             loss = step(model, dict(inputs), *args, **kwargs)
         first = [param.grad for param in params]

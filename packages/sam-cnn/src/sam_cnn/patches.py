@@ -40,8 +40,9 @@ class PatchData:
 
     def __post_init__(self) -> None:
         for name, smallest in (("d", 1), ("n", 1), ("P", 2)):
-            if getattr(self, name) < smallest:
-                raise InputError(f"{name} must be an integer >= {smallest}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value != int(value) or value < smallest:
+                raise InputError(f"{name} must be an integer >= {smallest}, got {value}")
         if not (math.isfinite(self.mu) and self.mu >= 0):
             raise InputError(f"mu must be a finite length >= 0, got {self.mu}")
         if not (math.isfinite(self.sigma_p) and self.sigma_p > 0):

@@ -55,7 +55,7 @@ def all_finite(tensors: Tensors) -> bool:
     on_cpu = all([tensor.is_cpu for tensor in tensors])  # noqa: C419 - the faster here
     if on_cpu and type(tensors[0]) is Tensor and len(dtypes) == 1 and dtypes.pop().is_floating_point:
         # GradScaler's kernel with a scale of 1: one call for all, on a CPU several times cheaper than a norm
-        found, one = torch.zeros(()), torch.ones(())
+        found, one = (torch.full((), value, dtype=torch.float32, device="cpu") for value in (0.0, 1.0))
         torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, one)
         return not found.item()
     return math.isfinite(global_norm(tensors))
@@ -137,42 +137,6 @@ def check_supported(grads: Iterable[Tensor], adaptive: bool) -> None:
             )
         if adaptive and grad.is_complex():
             raise ValueError("adaptive=True is not defined for complex parameters; give their group adaptive=False")
-
-
-def inner_product(left: Tensors, right: Tensors) -> float:
-    """<left, right> over all tensors together (real part for complex ones)."""
-    if not left:
-        return 0.0
-    terms = [torch.sum(a * b.conj()).real.double() for a, b in zip(left, right, strict=True)]
-    return float(sum(term.to(terms[0].device) for term in terms))
-
-
-def surrogate_gap_direction(first: Tensors, second: Tensors, alpha: float) -> None:
-    """GSAM (Zhuang et al. 2022): second <- second - alpha (first - <first, second> / ||second||^2 second), in place.
-
-    Args:
-        first: gradient at the weights.
-        second: gradient at the perturbed weights.
-        alpha: weight of the part of `first` orthogonal to `second`.
-    """
-    squared = inner_product(second, second)
-    ratio = inner_product(first, second) / squared if squared else 0.0
-    torch._foreach_mul_(second, 1 + alpha * ratio)
-    torch._foreach_add_(second, first, alpha=-alpha)
-
-
-def sharpness_direction(first: Tensors, second: Tensors) -> list[Tensor]:
-    """LookSAM (Liu et al. 2022): g_v = second - <second, first> / ||first||^2 first, what SAM adds to a gradient."""
-    squared = inner_product(first, first)
-    ratio = inner_product(second, first) / squared if squared else 0.0
-    return list(torch._foreach_add(second, first, alpha=-ratio))
-
-
-def reuse_direction(grads: Tensors, directions: Tensors, alpha: float) -> None:
-    """LookSAM between two ascents: g <- g + alpha ||g|| / ||g_v|| g_v, in place; nothing where g_v = 0."""
-    length = global_norm(directions)
-    if length > 0.0:
-        torch._foreach_add_(grads, directions, alpha=alpha * global_norm(grads) / length)
 
 
 def clip(grads: Tensors, limit: float) -> float:

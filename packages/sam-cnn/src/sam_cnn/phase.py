@@ -20,7 +20,7 @@ class PhaseDiagram:
     """Clean test error of one algorithm in every cell.
 
     Attributes:
-        d: dimensions.
+        d: dimensions, rising.
         mu: signal lengths, rising.
         errors: of every run.
         train_error: of every run.
@@ -51,15 +51,25 @@ def phase_diagram(
     """Simulate every cell with every seed.
 
     Raises:
-        InputError: for empty axes, or mu that does not rise.
+        InputError: for empty axes, or d or mu that do not rise.
     """
     if not d or not mu or not seeds:
         raise InputError("a phase diagram needs at least one d, one mu and one seed")
-    if any(later <= earlier for earlier, later in pairwise(mu)):
-        raise InputError(f"mu must rise, got {list(mu)}")
+    check_axis("d", d)
+    check_axis("mu", mu)
     outcome = simulate(grid(base, d, mu), training, seeds, device)
     shape = (len(d), len(mu), len(seeds))
     return PhaseDiagram(tuple(d), tuple(mu), outcome.clean_error.view(shape), outcome.train_error.view(shape))
+
+
+def check_axis(name: str, values: Sequence[float]) -> None:
+    """Refuse an axis whose values do not rise.
+
+    Raises:
+        InputError: with its values.
+    """
+    if any(later <= earlier for earlier, later in pairwise(values)):
+        raise InputError(f"{name} must rise, got {list(values)}")
 
 
 def boundary(mu: Sequence[float], errors: Float[Tensor, "d mu"], level: float = 0.1) -> Float[Tensor, "d"]:

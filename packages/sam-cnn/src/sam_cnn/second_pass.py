@@ -69,3 +69,42 @@ class RandomState:
                 module.set_rng_state(state)
             else:
                 module.set_rng_state(state, device)
+
+
+class SecondPass:
+    """Surroundings of the second forward and backward pass: statistics kept from it, random numbers replayed in it.
+
+    Args:
+        model: whose running statistics it must not see; None for none.
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self._norms = NormStatistics(model) if model is not None else None
+        self._devices: set[torch.device] = set()
+        self._start: RandomState | None = None
+        self._after: RandomState | None = None
+
+    def record(self, devices: set[torch.device]) -> None:
+        """Mark where the first pass begins, before it."""
+        self._devices, self._start = devices, RandomState(devices)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether `record` was called in this step."""
+        return self._start is not None
+
+    def enter(self) -> None:
+        """Before the second pass; random numbers start again from `record`, where that was called."""
+        if self._norms is not None:
+            self._norms.save()
+        if self._start is not None:
+            self._after = RandomState(self._devices)
+            self._start.apply()
+
+    def leave(self) -> None:
+        """After it, or instead of it: everything is as the first pass left it."""
+        if self._norms is not None:
+            self._norms.restore()
+        if self._after is not None:
+            self._after.apply()
+        self._start = self._after = None

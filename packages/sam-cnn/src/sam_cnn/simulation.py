@@ -153,9 +153,12 @@ def simulate(
     algorithms meet the same data, start and test points.
 
     Raises:
-        InputError: for cells that differ in n, P or the kind of noise, a batch larger than n, or d too small.
+        InputError: for no cell or seed, cells that differ in n, P or the kind of noise, a batch larger than n, or d too
+            small.
     """
     cells = [data] if isinstance(data, PatchData) else list(data)
+    if not cells or not seeds:
+        raise InputError("a simulation needs at least one cell and one seed")
     _check_alike(cells)
     runs = [(cell, seed) for cell in cells for seed in seeds]
     place = torch.device(device)

@@ -29,7 +29,7 @@ from sam_cnn.images import load_splits
 from sam_cnn.mechanism import compare_mechanism
 from sam_cnn.output import PACKAGE, show, write_result
 from sam_cnn.patches import PatchData
-from sam_cnn.phase import PhaseDiagram, boundary, boundary_constant, phase_diagram, slope, slope_interval
+from sam_cnn.phase import PhaseDiagram, boundary, boundary_constant, check_axis, phase_diagram, slope, slope_interval
 from sam_cnn.simulation import Training, simulate
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def phase(
         replace(base, d=dimension)
     for training in trainings.values():
         phase_diagram(base, [min(d)], mu[:1], replace(training, steps=1, sam_steps=None), seeds[:1])
-    if sorted(set(mu)) != mu:
-        raise InputError(f"mu must rise, got {mu}")
+    check_axis("d", d)
+    check_axis("mu", mu)
     with RunFolder(out, package=PACKAGE, settings=settings) as folder:
         log.info("phase: %d cells, %d runs each, on %s", len(d) * len(mu), len(seeds), describe_device(place))
         diagrams = {
@@ -203,9 +203,9 @@ def train(data: str, label_noise: float, root: str | None, fit: Fit, out: str, d
     place = resolve_device(device)
     splits = load_splits(data, label_noise, fit.seed, root).to(place)
     settings = {"verb": "train", "data": data, "label_noise": label_noise, "fit": asdict(fit), "device": place.type}
+    model = make_classifier(fit, splits)  # before the folder: what is missing shows before anything is written
+    optimizer = make_optimizer(fit, model)
     with RunFolder(out, package=PACKAGE, settings=settings) as folder:
-        model = make_classifier(fit, splits)
-        optimizer = make_optimizer(fit, model)
         path = Path(folder.path, CHECKPOINT)
         state = load_checkpoint(path, model, optimizer) if path.exists() else Progress(0, [])
         folder.metrics.rewind(state.epoch)
