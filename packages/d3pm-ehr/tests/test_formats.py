@@ -10,19 +10,17 @@ import pyarrow.parquet
 import pytest
 from d3pm_ehr import Cohort, embedded_cohort
 from d3pm_ehr.embedded import embedded_law
-from d3pm_ehr.formats.aligned import read_aligned
+from d3pm_ehr.formats.aligned import align, read_aligned
 from d3pm_ehr.formats.assemble import Rules
 from d3pm_ehr.formats.icd import clean_icd, truncate_icd
 from d3pm_ehr.formats.nhds import read_nhds
+from d3pm_ehr.formats.plain import read_long, read_wide
 from d3pm_ehr.formats.readers import (
-    align,
     detect,
-    read_long,
     read_meds,
     read_mimic3,
     read_mimic4,
     read_omop,
-    read_wide,
 )
 from d3pm_ehr.formats.storage import load_cohort, save_cohort
 from d3pm_ehr.formats.writers import write_records

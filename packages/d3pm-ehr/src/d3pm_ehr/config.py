@@ -80,9 +80,9 @@ class Training:
         lr: peak learning rate of AdamW; decays to 0 along a cosine.
         weight_decay: of AdamW.
         ema: decay of the averaged weights that sample.
-        every: steps between evaluations on the tuning records (of the loss that is trained), and between checkpoints.
-        patience: evaluations without improvement after which training stops; 0 goes to the end. The weights of the
-            best evaluation are kept either way: with few records a later one may have learnt them by heart.
+        every: steps between evaluations of the bound on the tuning records, and between checkpoints.
+        patience: evaluations without a better held-out bound after which training stops; 0 goes to the end. The weights
+            of the best evaluation are kept either way.
         precision: auto, float32 or bfloat16.
     """
 

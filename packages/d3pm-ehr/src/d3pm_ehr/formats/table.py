@@ -1,6 +1,7 @@
 """Tables read in pieces, every value as text, with the row of what is wrong."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,15 @@ def read_table(path: Path, wanted: Sequence[str], text: Sequence[str] = ()) -> I
         raise InputError(f"{path}: no such file")
     names = header(path)
     found = {name: _match(path, names, name) for name in wanted}
+    parquet = path.suffix == ".parquet"
+    last = 0 if parquet else 1
     try:
-        if path.suffix == ".parquet":
-            yield from _parquet_pieces(path, found, text)
-        else:
-            yield from _csv_pieces(path, found, names)
+        for piece in _parquet_pieces(path, found, text) if parquet else _csv_pieces(path, found, names):
+            last = piece.first + len(piece.columns[wanted[0]]) - 1
+            yield piece
     except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise InputError(f"{path}: {_plain(error)}") from error
+        where = "" if "Row #" in str(error) else f", after row {last}"
+        raise InputError(f"{path}{where}: {_plain(error)}") from error
 
 
 def header(path: Path) -> list[str]:
@@ -143,6 +146,7 @@ def _plain(error: BaseException) -> str:
         return "not a whole parquet file: it is cut or of another kind"
     if "Truncated compressed" in text or "end-of-stream" in text:
         return "the compressed file is cut"
+    text = re.sub(r"(columns, got \d+):.*", r"\1", text)  # what follows is the row itself
     return text.replace("CSV parse error: Row #", "row ")
 
 
