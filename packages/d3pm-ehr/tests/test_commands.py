@@ -180,6 +180,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["evaluate", data, tmp_path / "none.csv", "--out", new], "none.csv: no such file"),
         (["evaluate", data, run, "--out", new], "is neither a cohort nor a MEDS data set"),
         (["info", tmp_path], "is no cohort"),
+        (["import", tmp_path, "--out", new], "is a folder without data/*.parquet"),
+        (["import", "embedded", "--rows", "0", "--out", new], "rows and codes must be at least 1, got 0"),
+        (
+            ["import", "embedded", "--truncate", "2", "--out", new],
+            "--truncate is for format mimic3, mimic4, meds, long",
+        ),
+        (["import", source, "--icd", "10", "--out", new], "--icd is for format mimic4, long, not for mimic3"),
+        (
+            ["sample", run, "--out", new, "--condition", "250", "--given", "250=0"],
+            "contradict each other about ICD9CM:250",
+        ),
+        (["evaluate", data, "", "--out", new], "so there is nothing to evaluate"),
+        (["evaluate", data, data, "--rows", "0", "--out", new / "e"], "rows and small must be at least 1"),
     ]
     for arguments, words in table:
         code, out, err = call(monkeypatch, capsys, *arguments, "--quiet")
@@ -191,7 +204,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_bits(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "d3pm_ehr", "train", str(project / "data")]
     options = ["--training.steps", "400", "--training.every", "20", *SMALL[4:]]
     run = subprocess.Popen([*command, "--out", str(tmp_path / "killed"), *options], env=os.environ)
@@ -204,7 +219,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Pat
     run.wait()
     assert checkpoint.exists()
     for name in ("killed", "whole"):
-        subprocess.run([*command, "--out", str(tmp_path / name), *options], check=True, env=os.environ)
+        assert call(monkeypatch, capsys, *command[3:], "--out", tmp_path / name, *options)[0] == 0
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert all(bool((first[name] == second[name]).all()) for name in second)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")]
@@ -212,10 +227,12 @@ def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_model(project: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     options = ["--training.steps", "10", "--training.every", "5", *SMALL[4:]]
     train = ["-m", "d3pm_ehr", "train", str(project / "data")]
-    subprocess.run([sys.executable, *train, "--out", str(tmp_path / "one"), *options], check=True, env=os.environ)
+    assert call(monkeypatch, capsys, *train[2:], "--out", tmp_path / "one", *options)[0] == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -8,7 +8,7 @@ from d3pm_ehr.fidelity import cooccurrence, correlation, fidelity, length_distan
 from d3pm_ehr.guidance_table import effect_size
 from d3pm_ehr.nearest_records import _packed, _sparse
 from d3pm_ehr.privacy import attribute_inference, copies, membership
-from d3pm_ehr.utility import _intervals, custom_task, disease_tasks, scores
+from d3pm_ehr.utility import _intervals, check_no_leak, custom_task, disease_tasks, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -141,6 +141,40 @@ def test_privacy_ends(cohorts: tuple[Cohort, Cohort]) -> None:
     assert copies(train, train)["exact_copies"] == 1
 
 
+def test_attribute_inference_by_hand() -> None:
+    targets = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]))
+    published = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 0, 1]]))
+    # codes 0 and 1 are known: rows 0, 2 get record 0 and rows 1, 3 record 1; code 2 (share 1/4) is never guessed, and
+    # code 3 (share 1/4) is guessed for all four and there for the first
+    assert attribute_inference(targets, published, 2) == pytest.approx(2 * 1 / (2 + 4))
+    one = 0.25 * np.log(4) + 0.75 * np.log(4 / 3)
+    assert attribute_inference(targets, published, 2, entropy=True) == pytest.approx(2 * one / (2 * one + 4 * one))
+    constant = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]]))
+    # code 3 is in every record: its presence is no news and weighs nothing
+    assert attribute_inference(constant, constant, 1) > 0.5
+    assert attribute_inference(constant, published, 1, entropy=True) < attribute_inference(constant, published, 1)
+
+
+def test_attribute_inference_from_demographics() -> None:
+    codes = np.repeat(np.eye(3, dtype=int), 5, axis=0)
+    sex = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
+    rows = Cohort.from_arrays(codes, columns={"sex": sex})
+    assert attribute_inference(rows, rows, 0, columns=True) == 1
+    assert attribute_inference(rows, rows, 0) == 0  # nothing is known
+
+
+def test_a_label_left_among_the_features_is_told(cohorts: tuple[Cohort, Cohort]) -> None:
+    first = disease_tasks(cohorts[0].vocabulary)[0]
+    table = np.concatenate([cohorts[0].codes.toarray(), first.label(cohorts[0])[:, None]], 1)
+    copied = Cohort.from_arrays(table, [*cohorts[0].vocabulary.codes, "has_diabetes"])
+    with pytest.raises(
+        InputError, match="label 'diabetes' is left among the features: code has_diabetes is in exactly"
+    ):
+        evaluate(copied, copied, {}, sections=["utility"])
+    for task in disease_tasks(cohorts[0].vocabulary):
+        check_no_leak(task, cohorts[0])
+
+
 def test_effect_size() -> None:
     found = effect_size(500, 1000, 0.5)
     assert found == pytest.approx({"log_odds_ratio": 0, "cohen_h": 0})
@@ -192,6 +226,12 @@ def test_evaluation_always_has_the_two_rows(cohorts: tuple[Cohort, Cohort]) -> N
     assert result["records"]["reference"] == 600
     with pytest.raises(InputError, match="another vocabulary"):
         evaluate(*cohorts, {"x": embedded_cohort(10)})
+    assert 0 < result["privacy"]["copy"]["attribute_f1_entropy"] <= 1
+    for options, words in (({"rows": 0}, "rows 0"), ({"small": 0}, "small 0"), ({"floor": 1.0}, "floor 1.0")):
+        with pytest.raises(InputError, match=words):
+            evaluate(*cohorts, {}, **options)
+    with pytest.raises(InputError, match="x holds no records"):
+        evaluate(*cohorts, {"x": cohorts[0].take(np.arange(0))})
     with pytest.raises(InputError, match="at least 4 held-out"):
         evaluate(cohorts[0], cohorts[1].take(np.arange(3)), {})
 
