@@ -56,6 +56,51 @@ def evaluate(
     Raises:
         InputError: for too few records, a setting out of range, another vocabulary, or a label left among the codes.
     """
+    labels = disease_tasks(train.vocabulary) if tasks is None else list(tasks)
+    check_evaluation(
+        train, held_out, synthetic, sections=sections, tasks=labels, floor=floor, small=small, known=known, rows=rows
+    )
+    order = np.random.default_rng(seed).permutation(len(held_out))
+    half = len(order) // 2
+    reference, other = held_out.take(np.sort(order[:half])), held_out.take(np.sort(order[half:]))
+    count = min(rows, max((len(cohort) for cohort in synthetic.values()), default=rows))
+    generators = {HELD_OUT: other.take(np.arange(min(count, len(other))))}
+    generators |= {name: cohort.take(np.arange(min(rows, len(cohort)))) for name, cohort in synthetic.items()}
+    generators[INDEPENDENT] = Bernoulli().fit(train).sample(count, seed)
+    result: dict[str, Any] = {
+        "records": {"train": len(train), "reference": len(reference)} | {n: len(c) for n, c in generators.items()},
+        "floor": floor, "seed": seed, "definitions": fidelity_metrics.DEFINITIONS | privacy_metrics.DEFINITIONS,
+    }  # fmt: skip
+    if "fidelity" in sections:
+        result["fidelity"] = _fidelity(train, reference, generators, floor, seed)
+    if "utility" in sections:
+        log.info("utility: %d labels", len(labels))
+        result["utility"] = _utility(train, reference, generators, labels, seed, count)
+    if "augmentation" in sections:
+        result["augmentation"] = _augmentation(train, reference, generators, labels, seed, small)
+    if "privacy" in sections:
+        log.info("privacy")
+        result["privacy"] = _privacy(train, reference, generators, seed, known, known_columns)
+    return result
+
+
+def check_evaluation(
+    train: Cohort,
+    held_out: Cohort,
+    synthetic: Mapping[str, Cohort],
+    *,
+    sections: Sequence[Section],
+    tasks: Sequence[Task],
+    floor: float,
+    small: int,
+    known: int,
+    rows: int,
+) -> None:
+    """Refuse what cannot be evaluated, before anything is computed or written (arguments as `evaluate`).
+
+    Raises:
+        InputError: as `evaluate`.
+    """
     unknown = [section for section in sections if section not in SECTIONS]
     if unknown:
         raise InputError(f"sections must be among {', '.join(SECTIONS)}, got {unknown[0]!r}")
@@ -73,32 +118,9 @@ def evaluate(
             raise InputError(f"{name} holds no records")
         if cohort.vocabulary.names != train.vocabulary.names:
             raise InputError(f"{name} has another vocabulary than the training records; align it first")
-    order = np.random.default_rng(seed).permutation(len(held_out))
-    half = len(order) // 2
-    reference, other = held_out.take(np.sort(order[:half])), held_out.take(np.sort(order[half:]))
-    count = min(rows, max((len(cohort) for cohort in synthetic.values()), default=rows))
-    generators = {HELD_OUT: other.take(np.arange(min(count, len(other))))}
-    generators |= {name: cohort.take(np.arange(min(rows, len(cohort)))) for name, cohort in synthetic.items()}
-    generators[INDEPENDENT] = Bernoulli().fit(train).sample(count, seed)
-    labels = disease_tasks(train.vocabulary) if tasks is None else list(tasks)
     if {"utility", "augmentation"} & set(sections):
-        for task in labels:
+        for task in tasks:
             check_no_leak(task, train)
-    result: dict[str, Any] = {
-        "records": {"train": len(train), "reference": len(reference)} | {n: len(c) for n, c in generators.items()},
-        "floor": floor, "seed": seed, "definitions": fidelity_metrics.DEFINITIONS | privacy_metrics.DEFINITIONS,
-    }  # fmt: skip
-    if "fidelity" in sections:
-        result["fidelity"] = _fidelity(train, reference, generators, floor, seed)
-    if "utility" in sections:
-        log.info("utility: %d labels", len(labels))
-        result["utility"] = _utility(train, reference, generators, labels, seed, count)
-    if "augmentation" in sections:
-        result["augmentation"] = _augmentation(train, reference, generators, labels, seed, small)
-    if "privacy" in sections:
-        log.info("privacy")
-        result["privacy"] = _privacy(train, reference, generators, seed, known, known_columns)
-    return result
 
 
 def _fidelity(

@@ -14,7 +14,7 @@ from shared_core.run_folder import RunFolder
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.embedded import CODES, embedded_cohort
-from d3pm_ehr.evaluation import Section, evaluate
+from d3pm_ehr.evaluation import Section, check_evaluation, evaluate
 from d3pm_ehr.formats import readers
 from d3pm_ehr.formats.aligned import read_aligned
 from d3pm_ehr.formats.assemble import Rules
@@ -139,6 +139,8 @@ def evaluate_files(
         tasks.append(custom_task(name, (codes or name).split("|"), cohort.vocabulary))
     settings = {"verb": "evaluate", "data": data, "synthetic": synthetic, "sections": sections, "align": align,
                 "labels": labels, **options}  # fmt: skip
+    checked = {name: options[name] for name in ("floor", "small", "known", "rows")}
+    check_evaluation(train_part, held_out, generators, sections=sections, tasks=tasks, **checked)
     with RunFolder(out, package="d3pm-ehr", settings=settings) as folder:
         result = evaluate(train_part, held_out, generators, sections=sections, tasks=tasks, **options)
         drawn = draw(train_part, held_out, generators, result, options["seed"])
