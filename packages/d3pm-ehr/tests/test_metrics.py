@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from d3pm_ehr import Bernoulli, Cohort, GaussianDiffusion, MedGAN, embedded_cohort, evaluate, nearest
 from d3pm_ehr.baselines import make_baseline
-from d3pm_ehr.fidelity import cooccurrence, correlation, fidelity, length_distance, mmd2, prediction_codes
+from d3pm_ehr.fidelity import (
+    cooccurrence,
+    correlation,
+    fidelity,
+    length_distance,
+    mmd2,
+    pair_errors,
+    prediction_codes,
+    prevalence,
+    r2,
+)
 from d3pm_ehr.guidance_table import effect_size
 from d3pm_ehr.nearest_records import _packed, _sparse
 from d3pm_ehr.privacy import attribute_inference, copies, membership
@@ -49,6 +59,19 @@ def test_correlation_of_a_constant_code_is_zero_and_never_nan() -> None:
     expected = np.corrcoef(cohort.dense()[:, 1:].T)
     np.testing.assert_allclose(found[1:, 1:], expected)
     np.testing.assert_array_equal(found[0], [1, 0, 0])
+
+
+@pytest.mark.parametrize("block", [7, 512])
+def test_pair_errors_in_blocks_are_those_of_whole_matrices(cohorts: tuple[Cohort, Cohort], block: int) -> None:
+    common = prevalence(cohorts[0]) >= 0.05
+    whole = [cooccurrence(cohort) for cohort in cohorts]
+    error = correlation(whole[0]) - correlation(whole[1])
+    between, off = error[np.ix_(common, common)], ~np.eye(int(common.sum()), dtype=bool)
+    upper = np.triu_indices(40, 1)
+    expected = {"cmd": np.linalg.norm(error), "cmd_floor": np.linalg.norm(between),
+                "correlation_mean_error": np.abs(between)[off].mean(),
+                "bigram_r2": r2(whole[0][upper], whole[1][upper])}  # fmt: skip
+    assert pair_errors(*cohorts, common, block) == pytest.approx(expected)
 
 
 def test_fidelity_of_the_same_records_is_perfect(cohorts: tuple[Cohort, Cohort]) -> None:
