@@ -138,6 +138,10 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         check_loss(self.training.loss, self.diffusion.posterior, self.diffusion.kernel)
+        if self.diffusion.evidence and self.diffusion.posterior == "joint":
+            raise InputError(
+                "evidence is for posterior mixture: the joint form's head leaves a token's own evidence out"
+            )
         if self.diffusion.timesteps < 1:
             raise InputError(f"timesteps must be at least 1, got {self.diffusion.timesteps}")
         if self.diffusion.schedule_name not in get_args(ScheduleName):
