@@ -92,6 +92,20 @@ def test_import_train_sample_evaluate(
     assert "holds another run" in same[2]
 
 
+def test_weights_that_may_know_records_by_heart_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    from d3pm_ehr.verbs.models import _warn_of_memory
+
+    rows = [
+        {"step": s, "held_out_bound": b, "held_out_ce": c} for s, b, c in ((1, 9.0, 4.0), (2, 7.0, 3.0), (3, 6.0, 3.3))
+    ]
+    _warn_of_memory(rows, "ce", 70)
+    assert not caplog.text
+    _warn_of_memory(rows, "bound", 70)
+    assert "lowest at step 2 and 10 % higher at step 3, whose weights are kept" in caplog.text
+    _warn_of_memory(rows[::-1], "bound", 70)
+    assert "the held-out bound only rose: 70 records are too few" in caplog.text
+
+
 def test_conditions_from_the_command_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

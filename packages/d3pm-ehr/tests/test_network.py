@@ -144,16 +144,17 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(cohort: Cohort, tmp_pa
         assert torch.equal(value, again.denoiser.state_dict()[name]), name
 
 
-def test_early_stopping_keeps_the_best_weights(cohort: Cohort) -> None:
-    few = cohort.take(np.arange(20))
-    settings = config(steps=400, patience=2, lr=0.05)
-    seen: list[float] = []
-    model = EHRD3PM(settings, "cpu").fit(
-        few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_bound"])
-    )
+@pytest.mark.parametrize("judge", ["bound", "ce"])
+@pytest.mark.parametrize("loss", ["ce", "vlb"])
+def test_early_stopping_keeps_the_best_weights(cohort: Cohort, judge: str, loss: str) -> None:
+    few, seen = cohort.take(np.arange(20)), []
+    settings = config(steps=400, patience=2, lr=0.05, judge=judge, loss=loss)
+    model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics))
     assert model.state.stopped
     assert model.state.step < 400
-    assert model.state.best_bound == min(seen)
+    values = [metrics[f"held_out_{judge}"] for metrics in seen]
+    assert model.state.best_loss == min(values)
+    assert min(values[-2:]) > min(values)
 
 
 def test_a_diverging_loss_is_told(cohort: Cohort) -> None:

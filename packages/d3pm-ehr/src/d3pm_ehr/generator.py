@@ -79,7 +79,7 @@ class EHRD3PM:
         state: TrainingState | None = None,
         after: Any = None,
     ) -> Self:
-        """Train; with `val` the weights of the lowest held-out bound are kept.
+        """Train; with `val` the weights of the best evaluation are kept.
 
         Args:
             data: a cohort, or a 0/1 matrix (dense, data frame or sparse).

@@ -1,4 +1,4 @@
-"""Training a denoiser: EMA, early stopping on the held-out bound, resumable to the bit, under accelerate.
+"""Training a denoiser: EMA, early stopping on held-out records, resumable to the bit, under accelerate.
 
 The records, times and noise of step k come from generators seeded by (seed, k), so a resumed run needs no random
 state, and several processes split the very same batch.
@@ -35,8 +35,8 @@ class TrainingState:
     Attributes:
         step: optimiser steps done.
         ema: averaged weights.
-        best: averaged weights with the lowest held-out bound so far.
-        best_bound: that bound, nats a record; infinite where nothing is held out.
+        best: averaged weights with the lowest held-out bound (or cross-entropy, as `Training.judge` says) so far.
+        best_loss: that value, nats a record; infinite where nothing is held out.
         stale: evaluations since.
         optimizer: state of AdamW as `state_dict()["state"]`.
         times: state of the time sampler.
@@ -46,7 +46,7 @@ class TrainingState:
     step: int = 0
     ema: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
-    best_bound: float = math.inf
+    best_loss: float = math.inf
     stale: int = 0
     optimizer: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     times: dict[str, Tensor] = field(default_factory=dict)
@@ -132,13 +132,14 @@ def train_denoiser(
             metrics = {"loss": float(total) / count}
             if held is not None:
                 metrics["held_out_bound"], metrics["held_out_ce"] = _held_out(model, state.ema, held, seed)
-                _note_best(state, metrics["held_out_bound"], training.patience)
+                _note_best(state, metrics[f"held_out_{training.judge}"], training.patience)
             state.optimizer, state.times = optimizer.state_dict()["state"], times.state()
             if after is not None and accelerator.is_main_process:
                 after(state, metrics)
             total, count = torch.zeros_like(total), 0
             if state.stopped:
-                log.info("stopped after step %d: no better held-out bound for %d evaluations", state.step, state.stale)
+                log.info("stopped after step %d: no better held-out %s for %d evaluations",
+                         state.step, training.judge, state.stale)  # fmt: skip
                 break
     model.load_state_dict(state.best or state.ema)
     model.eval()
@@ -207,9 +208,9 @@ def _held_out(model: Denoiser, ema: dict[str, Tensor], rows: Tensor, seed: int) 
     return found
 
 
-def _note_best(state: TrainingState, bound: float, patience: int) -> None:
-    if bound < state.best_bound:
-        state.best_bound, state.stale = bound, 0
+def _note_best(state: TrainingState, loss: float, patience: int) -> None:
+    if loss < state.best_loss:
+        state.best_loss, state.stale = loss, 0
         state.best = {name: item.clone() for name, item in state.ema.items()}
     else:
         state.stale += 1

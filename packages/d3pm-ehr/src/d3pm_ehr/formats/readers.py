@@ -150,7 +150,7 @@ def _records(pairs: Pairs, patients: list[str], visits: list[str], record: Recor
         return patients
     for i, (patient, visit) in enumerate(zip(patients, visits, strict=True)):
         if not visit:
-            raise InputError(f"{pairs.path}, row {first + i}: the visit's identifier is blank, so this row is of no visit; "
+            raise InputError(f"{pairs.path}, row {first + i}: the visit's identifier is blank, so this is no visit; "
                              "--record patient takes it")  # fmt: skip
         (number,) = pairs.records([f"{patient}/{visit}"])
         pairs.first_row.setdefault(int(number), first + i)

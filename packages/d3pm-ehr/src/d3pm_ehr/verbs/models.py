@@ -58,10 +58,9 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
         model.fit(training, tuning, state=state, after=after)
         model.save(folder.path)
         rows = folder.metrics.read()
-        bounds = [row["held_out_bound"] for row in rows if "held_out_bound" in row]
-        if len(bounds) > 1 and min(bounds) == bounds[0]:
-            log.warning("the held-out bound only rose: %d records are too few for these settings", len(training))
-        folder.write_json("result.json", {"steps": model.state.step, "best_held_out_bound": model.state.best_bound,
+        judge = config.training.judge
+        _warn_of_memory([row for row in rows if "held_out_ce" in row], judge, len(training))
+        folder.write_json("result.json", {"steps": model.state.step, "judge": judge, "best": model.state.best_loss,
                                           "metrics": rows[-1] if rows else {}})  # fmt: skip
         curves = {
             k: ([r["step"] for r in rows if k in r], [r[k] for r in rows if k in r])
@@ -70,8 +69,26 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
         folder.save_figure(
             "training", curves_figure("step", "nats a record", {k: v for k, v in curves.items() if v[0]})
         )
-    judged = f"held-out bound {model.state.best_bound:.3f} nats a record" if tuning else "no tuning records to judge by"
+    judged = (
+        f"held-out {judge} {model.state.best_loss:.3f} nats a record" if tuning else "no tuning records to judge by"
+    )
     print(f"{folder_path}: {model.state.step} steps, {judged}")
+
+
+def _warn_of_memory(rows: list[dict[str, Any]], judge: str, records: int) -> None:
+    """Say when the weights that are kept may know records by heart, or when nothing was learnt at all."""
+    if len(rows) < 2:
+        return
+    best = min(rows, key=lambda row: row[f"held_out_{judge}"])
+    lowest = min(rows, key=lambda row: row["held_out_ce"])
+    if best is rows[0]:
+        log.warning("the held-out %s only rose: %d records are too few for these settings", judge, records)
+    elif best["held_out_ce"] > 1.02 * lowest["held_out_ce"]:
+        log.warning(
+            "the held-out cross-entropy was lowest at step %d and %.0f %% higher at step %d, whose weights are kept: "
+            "records may have been learnt by heart; --training.judge ce keeps the earlier ones",
+            lowest["step"], 100 * (best["held_out_ce"] / lowest["held_out_ce"] - 1), best["step"],
+        )  # fmt: skip
 
 
 def _split(cohort: Cohort) -> tuple[Cohort, Cohort | None]:
