@@ -231,6 +231,25 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (tmp_path / "mine.csv").read_text() == "x\n1\n"
 
 
+def test_a_stop_right_after_a_checkpoint_loses_no_line_of_the_metrics(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from d3pm_ehr.verbs import models
+
+    def save_and_stop(*arguments: Any) -> None:
+        save_state(*arguments)
+        raise KeyboardInterrupt
+
+    train, save_state = ["train", project / "data", "--out", tmp_path / "run", *SMALL], models.save_state
+    for _ in range(2):
+        monkeypatch.setattr(models, "save_state", save_and_stop)
+        assert call(monkeypatch, capsys, *train)[0] == 130
+    monkeypatch.setattr(models, "save_state", save_state)
+    assert call(monkeypatch, capsys, *train)[0] == 0
+    whole, stopped = ((folder / "metrics.jsonl").read_text() for folder in (project / "run", tmp_path / "run"))
+    assert stopped == whole
+
+
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

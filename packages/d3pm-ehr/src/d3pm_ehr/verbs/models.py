@@ -51,8 +51,8 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
         folder.metrics.rewind(state.step)
 
         def after(now: TrainingState, metrics: dict[str, Any]) -> None:
+            folder.metrics.write(now.step, **metrics)  # first: a resumed run drops what is beyond its checkpoint
             save_state(folder.path, model, now)
-            folder.metrics.write(now.step, **metrics)
             log.info("step %d: %s", now.step, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
         model.fit(training, tuning, state=state, after=after)
