@@ -80,9 +80,11 @@ class Training:
         lr: peak learning rate of AdamW; decays to 0 along a cosine.
         weight_decay: of AdamW.
         ema: decay of the averaged weights that sample.
-        every: steps between evaluations on the tuning records (of the loss that is trained), and between checkpoints.
-        patience: evaluations without improvement after which training stops; 0 goes to the end. The weights of the
-            best evaluation are kept either way: with few records a later one may have learnt them by heart.
+        every: steps between evaluations on the tuning records, and between checkpoints.
+        judge: what is lowest at the best evaluation, whose weights are kept: bound (of the held-out likelihood), or ce,
+            the held-out cross-entropy. With few records ce is the safer one: it rises as soon as records are learnt by
+            heart, while the bound may go on falling because the network gets better at copying its input.
+        patience: evaluations without a better one after which training stops; 0 goes to the end.
         precision: auto, float32 or bfloat16.
     """
 
@@ -95,6 +97,7 @@ class Training:
     weight_decay: float = 0.01
     ema: float = 0.995
     every: int = 50
+    judge: Literal["bound", "ce"] = "bound"
     patience: int = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -108,6 +111,8 @@ class Training:
             raise InputError(f"ema must be in 0..1 (below 1), got {self.ema}")
         if self.patience < 0 or self.weight_decay < 0 or self.ce_weight < 0:
             raise InputError("patience, weight_decay and ce_weight must not be negative")
+        if self.judge not in ("bound", "ce"):
+            raise InputError(f"judge must be bound or ce, got {self.judge!r}")
         if self.time_sampler not in ("uniform", "importance"):
             raise InputError(f"time_sampler must be uniform or importance, got {self.time_sampler!r}")
 
@@ -138,6 +143,10 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         check_loss(self.training.loss, self.diffusion.posterior, self.diffusion.kernel)
+        if self.diffusion.evidence and self.diffusion.posterior == "joint":
+            raise InputError(
+                "evidence is for posterior mixture: the joint form's head leaves a token's own evidence out"
+            )
         if self.diffusion.timesteps < 1:
             raise InputError(f"timesteps must be at least 1, got {self.diffusion.timesteps}")
         if self.diffusion.schedule_name not in get_args(ScheduleName):
