@@ -51,6 +51,9 @@ class Network:
         depth: residual blocks or layers.
         heads: of attention.
         rank: keys and values that `linear` keeps.
+
+    Raises:
+        InputError: for a size below 1, or a width that `heads` does not divide.
     """
 
     backbone: Backbone = "mlp"
@@ -86,6 +89,9 @@ class Training:
             heart, while the bound may go on falling because the network gets better at copying its input.
         patience: evaluations without a better one after which training stops; 0 goes to the end.
         precision: auto, float32 or bfloat16.
+
+    Raises:
+        InputError: for a number out of its range, or another word.
     """
 
     loss: LossName = "ce"
@@ -134,7 +140,11 @@ def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise."""
+    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise.
+
+    Raises:
+        InputError: for parts that do not fit one another, or fewer than one timestep.
+    """
 
     diffusion: Diffusion = field(default_factory=Diffusion)
     network: Network = field(default_factory=Network)
@@ -184,6 +194,9 @@ class Guidance:
         strength: lambda, weight of staying close to the unguided law; smaller guides harder.
         temperature: tau, of the Langevin noise; 0 is gradient descent.
         confine: mu, of the quadratic term.
+
+    Raises:
+        InputError: for another method, or a negative number.
     """
 
     method: Literal["classifier", "own_head", "replace", "reject"] = "own_head"

@@ -219,7 +219,11 @@ class EHRD3PM:
         return self.classifiers[parsed.text]
 
     def fit_label_classifier(self, name: str, labels: Tensor, cohort: Cohort, **options: Any) -> NoisyClassifier:
-        """Train a classifier for any label of the training records that is not among their tokens."""
+        """Train a classifier for any label of the training records that is not among their tokens.
+
+        Raises:
+            InputError: if there is not one label for each record.
+        """
         self._check_vocabulary(cohort)
         if len(labels) != len(cohort):
             raise InputError(f"{len(labels)} labels for {len(cohort)} records")

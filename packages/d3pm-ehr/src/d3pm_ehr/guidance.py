@@ -99,6 +99,9 @@ class LangevinGuide:
         guidance: sizes.
         condition: for `own_head`.
         classifier: for `classifier`.
+
+    Raises:
+        InputError: if neither or both of condition and classifier are given.
     """
 
     def __init__(
