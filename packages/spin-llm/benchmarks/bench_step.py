@@ -1,8 +1,8 @@
 """One optimiser step of SmolLM2-135M with LoRA: ours beside TRL's DPOTrainer, its default and its best setting.
 
 Both begin from the same weights and take the same steps (AdamW) on the same tokens, one torch thread each, so that
-equal losses over all of them say that the gradients are equal too (the first is log 2). The reference is computed at every step by TRL's
-default, and once before the clock starts by its best setting and by ours.
+equal losses over all of them say that the gradients are equal too (the first is log 2). The reference is computed at
+every step by TRL's default, and once before the clock starts by its best setting and by ours.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from spin_llm.opponent import score_responses
 from spin_llm.optimization import ResponseScorer, _step, make_optimizer
 from spin_llm.sequence_logprobs import scoring_of
 
-SIZES = ((48, 24), (256, 64), (64, 256))
+SIZES = ((48, 24, 4), (256, 64, 2), (64, 256, 2))  # prompt, response, pairs
 REPEATS = 3
 BETA, RATE = 0.1, 1e-4
 
@@ -52,12 +52,12 @@ class OurStep:
 
 
 def run() -> list[Comparison]:
-    """Two rows a size."""
+    """Two rows a size; the peer's default is asked about where prompts are not short beside responses."""
     torch.set_num_threads(1)
     tokenizer = loaded()[1]
     rows = []
-    for prompt, response in SIZES:
-        pairs = token_pairs(prompt, response)
+    for prompt, response, count in SIZES:
+        pairs = token_pairs(prompt, response, count)
         sides = {
             "ours": OurStep(adapted(), pairs),
             "default": TRLStep(adapted(), tokenizer, pairs, False, BETA, RATE),
@@ -71,9 +71,11 @@ def run() -> list[Comparison]:
         for name in ("default", "best"):
             same = max(abs(a - b) for a, b in zip(losses["ours"], losses[name], strict=True)) < 1e-5
             what = f"optimiser step, {len(pairs)} pairs of {prompt} + {response} tokens"
+            size = f"{prompt}-{response}"
+            id = f"step-{size}-default" if name == "default" and prompt < response else f"step-{name}-{size}"
             rows.append(
                 compare(
-                    f"step-{name}-{prompt}-{response}", what, f"trl {trl.__version__} DPOTrainer, {name}",
+                    id, what, f"trl {trl.__version__} DPOTrainer, {name}",
                     times["ours"], times[name], same_result=same,
                 )
             )  # fmt: skip

@@ -159,3 +159,20 @@ def test_fused_lora_layers_are_pefts_own(bias: bool) -> None:
     assert torch.autograd.gradcheck(lambda *given: layer(given[0]), (x,))
     layer.enable_adapters(False)
     torch.testing.assert_close(layer(x), base(x))
+
+
+def test_attention_by_blocks_is_the_whole_attention(
+    make_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spin_llm import causal_blocks
+
+    monkeypatch.setattr(causal_blocks, "BLOCK", 3)
+    model = make_model()
+    batch = pack(PROMPTS, RESPONSES, dtype=torch.float64)
+    plain = sequence_logprobs(model, batch, Scoring())
+    expected = gradients(model, plain)
+    scoring = scoring_of(model)
+    assert model.config._attn_implementation == causal_blocks.NAME  # type: ignore[union-attr]
+    found = sequence_logprobs(model, batch, scoring)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradients(model, found), expected, rtol=1e-5, atol=1e-5)
