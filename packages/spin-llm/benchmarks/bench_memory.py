@@ -8,7 +8,7 @@ import trl
 from shared_core.benchmark import Comparison, compare
 
 REPEATS = 3
-PROMPT, RESPONSE, PAIRS = 64, 256, 4
+PROMPT, RESPONSE, PAIRS = 64, 256, 2
 
 CODE = """
 import json, sys, torch
@@ -41,7 +41,9 @@ def run() -> list[Comparison]:
         for side, found in sides.items():
             arguments = [side, str(PROMPT), str(RESPONSE), str(PAIRS)]
             code = f"import sys; sys.path.insert(0, {sys.path[0]!r})\n{CODE}"
-            done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True
+            )
             found.append(json.loads(done.stdout.splitlines()[-1]))
     same = all(abs(a["loss"] - b["loss"]) < 1e-5 for a, b in zip(*sides.values(), strict=True))
     return [

@@ -62,7 +62,7 @@ def test_one_iteration_by_hand(spin: Any, model_folder: Path, data_file: Path) -
     code, out, err = spin("generate", model_folder, data_file, "--out", "gen", "--limit", 12, *SMALL)
     assert code == 0, err
     assert "12 responses" in out
-    code, out, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--lora-rank", 16, "--device", "cpu")
+    code, out, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--device", "cpu")
     assert code == 0, err
     assert "loss 0.6931" in out
     code, _, err = spin("train", "train/iter_0/model", "gen", "--out", "other", "--device", "cpu")
@@ -115,6 +115,8 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
         (["MODEL", "DATA", "--device", "cuda"], "device 'cuda' is not available"),
         (["MODEL", "DATA", "--lora-targets", "no_such"], "lora.targets"),
         (["MODEL", "DATA", "--top-p", "2"], "top_p must be in"),
+        (["MODEL", "DATA", "--engine", "vllm"], "the package vllm is not installed"),
+        (["MODEL", "DATA", "--iterations", "0"], "iterations must be at least 1"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

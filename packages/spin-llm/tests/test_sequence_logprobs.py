@@ -176,3 +176,24 @@ def test_attention_by_blocks_is_the_whole_attention(
     found = sequence_logprobs(model, batch, scoring)
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-11)
     torch.testing.assert_close(gradients(model, found), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_fused_feed_forward_layer_has_the_familys_gradient(llama: Callable[..., nn.Module]) -> None:
+    from peft import LoraConfig, get_peft_model
+    from spin_llm.fused_lora import fuse_lora
+    from spin_llm.gated_mlp import GatedMLP, fuse_mlps
+
+    torch.manual_seed(0)
+    model = get_peft_model(llama(), LoraConfig(r=2, target_modules="all-linear")).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    batch = pack(PROMPTS, RESPONSES, dtype=torch.float64)
+    plain = sequence_logprobs(model, batch, Scoring())
+    expected = gradients(model, plain)
+    fuse_mlps(fuse_lora(model))
+    assert sum(isinstance(module, GatedMLP) for module in model.modules()) == 2
+    found = sequence_logprobs(model, batch, Scoring())
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradients(model, found), expected, rtol=1e-5, atol=1e-5)

@@ -22,21 +22,20 @@ def causal_blocks(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' `sdpa` attention, with the same result for every mask that hides the future."""
-    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     length = query.shape[2]
     special = any(options.get(name) is not None for name in ("softcap", "position_bias", "cache"))
-    if attention_mask is None or length <= BLOCK or key.shape[2] != length or query.device.type != "cpu" or special:
+    if attention_mask is None or length == 1 or key.shape[2] != length or query.device.type != "cpu" or special:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
-    groups = getattr(module, "num_key_value_groups", 1)
-    key, value = (repeat_kv(states, groups) for states in (key, value))
+    grouped = query.shape[1] != key.shape[1]  # heads that share keys are not copied out
     parts = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
         parts.append(
             nn.functional.scaled_dot_product_attention(
                 query[:, :, start:end], key[:, :, :end], value[:, :, :end], attention_mask[:, :, start:end, :end],
-                dropout_p=dropout, scale=scaling,
+                dropout_p=dropout, scale=scaling, enable_gqa=grouped,
             )
         )  # fmt: skip
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None

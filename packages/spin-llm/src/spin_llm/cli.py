@@ -34,6 +34,7 @@ def run(
     max_length: int | None = None,
     max_prompt_length: int | None = None,
     max_new_tokens: int | None = None,
+    engine: Literal["model", "vllm"] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
@@ -78,6 +79,7 @@ def run(
         max_length: tokens of prompt and response.
         max_prompt_length: tokens of a prompt.
         max_new_tokens: of a sampled response.
+        engine: what draws responses: the model itself, or vllm.
         temperature: of the sampler; the theory asks for 1.
         top_p: of the sampler; the theory asks for 1.
         top_k: of the sampler; the theory asks for 0 (all).
@@ -108,7 +110,7 @@ def run(
         num_train_epochs=num_train_epochs, schedule_epochs=schedule_epochs, train_batch_size=train_batch_size,
         per_device_train_batch_size=per_device_train_batch_size, generation_batch_size=generation_batch_size,
         max_length=max_length, max_prompt_length=max_prompt_length, max_new_tokens=max_new_tokens,
-        temperature=temperature, top_p=top_p, top_k=top_k, lora_rank=lora_rank, lora_alpha=lora_alpha,
+        engine=engine, temperature=temperature, top_p=top_p, top_k=top_k, lora_rank=lora_rank, lora_alpha=lora_alpha,
         lora_targets=lora_targets, precision=precision, gradient_checkpointing=gradient_checkpointing,
         save_steps=save_steps, template=template, generation_template=generation_template, kl_limit=kl_limit,
         stop_when_indistinguishable=stop_when_indistinguishable, seed=seed,
@@ -255,7 +257,6 @@ def generate(
     top_k: int | None = None,
     max_length: int | None = None,
     max_prompt_length: int | None = None,
-    lora_rank: int | None = None,
     template: str | None = None,
     generation_template: str | None = None,
     limit: int | None = None,
@@ -279,7 +280,6 @@ def generate(
         top_k: the theory asks for 0 (all).
         max_length: tokens of prompt and response.
         max_prompt_length: tokens of a prompt.
-        lora_rank: of the player that will be trained on them.
         template: format string with {prompt}, in place of the chat template.
         generation_template: another one for sampling, to repeat the official runs.
         limit: of so many examples.
@@ -294,7 +294,7 @@ def generate(
 
     config = configure(
         preset, max_new_tokens=max_new_tokens, generation_batch_size=generation_batch_size, temperature=temperature,
-        top_p=top_p, top_k=top_k, max_length=max_length, max_prompt_length=max_prompt_length, lora_rank=lora_rank,
+        top_p=top_p, top_k=top_k, max_length=max_length, max_prompt_length=max_prompt_length,
         template=template, generation_template=generation_template, seed=seed,
     )  # fmt: skip
     return commands.generate(
@@ -400,7 +400,7 @@ def eval_(
 
     config = configure(
         preset, max_new_tokens=max_new_tokens, temperature=temperature, max_length=max_length,
-        max_prompt_length=max_prompt_length, template=template, seed=seed, lora_rank=0,
+        max_prompt_length=max_prompt_length, template=template, seed=seed,
     )  # fmt: skip
     return commands.evaluate(
         model, data, out, config, device, samples, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad

@@ -27,6 +27,7 @@ from spin_llm.self_play import Iteration, SelfPlay, make_accelerator
 from spin_llm.sequence_logprobs import scoring_of
 from spin_llm.sources import Data, load_data, load_examples
 from spin_llm.supervised import fine_tune, prefer
+from spin_llm.vllm_engine import require_vllm
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,15 @@ def player(model: str, config: SPINConfig, device: str) -> tuple[nn.Module, Toke
         accelerator.state.device = where
     loaded, tokenizer = load_model(model)
     log.info("%s on %s, %d process(es)", model, describe_device(accelerator.device), accelerator.num_processes)
-    return add_lora(loaded, config.lora, model, config.seed), tokenizer, accelerator
+    return loaded, tokenizer, accelerator
 
 
 def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_run: bool, **reading: Any) -> int:
     """The whole loop; returns 0."""
+    if config.engine == "vllm":
+        require_vllm()
     loaded, tokenizer, accelerator = player(model, config, device)
+    loaded = add_lora(loaded, config.lora, model, config.seed)
     found = load_data(data, loaded, tokenizer, config, **reading)
     if dry_run:
         print_mapping(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
@@ -132,6 +136,7 @@ def print_iteration(item: Iteration) -> None:
 def sft(model: str, data: str, out: str, config: SPINConfig, device: str, **reading: Any) -> int:
     """Make theta_0."""
     loaded, tokenizer, accelerator = player(model, config, device)
+    loaded = add_lora(loaded, config.lora, model, config.seed)
     found = load_data(data, loaded, tokenizer, config, **reading)
     settings = {"verb": "sft", "model": model, "data": data, **reading, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:
@@ -143,6 +148,7 @@ def sft(model: str, data: str, out: str, config: SPINConfig, device: str, **read
 def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, **reading: Any) -> int:
     """The paper's baseline on data that holds two responses a prompt."""
     loaded, tokenizer, accelerator = player(model, config, device)
+    loaded = add_lora(loaded, config.lora, model, config.seed)
     found = load_data(data, loaded, tokenizer, config, **reading)
     by_id = {example.id: example for example in found.examples}
     without = [item.id for item in found.train if by_id[item.id].generated is None]
@@ -190,6 +196,7 @@ def train(model: str, generated: str, out: str, config: SPINConfig, device: str,
     if not (source / FILE).exists():
         raise InputError(f"{source} holds no {FILE}: give the folder that `spin-llm generate` wrote")
     check_opponent(source, fingerprint(loaded, model))
+    loaded = add_lora(loaded, config.lora, model, config.seed)
     pairs = read_pairs(source / FILE)
     settings = {"verb": "train", "model": model, "generated": generated, "iteration": iteration, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:

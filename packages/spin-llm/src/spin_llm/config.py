@@ -82,6 +82,7 @@ class SPINConfig:
         skip_identical: leave out forward passes of pairs whose two responses are equal; the gradient is the same.
         optimization: of every iteration.
         sampler: of the opponent's responses.
+        engine: what draws them: the model itself, or vllm.
         limits: token lengths.
         lora: rank 0 trains all weights.
         template: a format string with `{prompt}`; the tokenizer's chat template by default.
@@ -100,6 +101,7 @@ class SPINConfig:
     skip_identical: bool = True
     optimization: Optimization = field(default_factory=Optimization)
     sampler: Sampler = field(default_factory=Sampler)
+    engine: Literal["model", "vllm"] = "model"
     limits: TokenLimits = field(default_factory=TokenLimits)
     lora: Lora = field(default_factory=lambda: Lora(rank=0))
     template: str | None = None
@@ -121,6 +123,8 @@ class SPINConfig:
             values = self.beta if name == "beta" else self.optimization.learning_rate
             if len(values) > max(self.iterations, 1) and values not in (PAPER_BETA, PAPER_RATES):
                 raise InputError(f"{name} has {len(values)} values for {self.iterations} iterations")
+        if self.engine not in ("model", "vllm"):
+            raise InputError(f"engine must be model or vllm, got {self.engine!r}")
         if not 0 <= self.base_weight < 1:
             raise InputError(f"base_weight must be in [0, 1), got {self.base_weight:g}")
         if self.base_weight and self.loss_type == "nce":

@@ -11,6 +11,7 @@ from shared_core.errors import InputError
 from torch import nn
 
 from spin_llm.generation import Engine, model_engine, response_seed
+from spin_llm.objectives import TIE
 from spin_llm.opponent import score_responses
 from spin_llm.rendering import Tokenizer, Tokens
 from spin_llm.sampling import Response, Sampler, sampling_batches
@@ -128,7 +129,7 @@ def discrimination(
     rows = zip(scores, opponent.real_logprob, opponent.sample_logprob, strict=True)
     for (real, generated), before_real, before_generated in rows:
         margin = (real - before_real) - (generated - before_generated)
-        hits.append(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0)
+        hits.append(0.5 if abs(margin) < TIE else float(margin > 0))
     return mean_and_error(hits)
 
 

@@ -11,6 +11,8 @@ from spin_llm.losses import LINK_AT_ZERO, LossType, dpo_loss, geometric_mixture,
 from spin_llm.optimization import Objective
 from spin_llm.packing import TokenIds
 
+TIE = 1e-3  # nats; sums of some hundred float32 log-probabilities are not exacter
+
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -88,7 +90,7 @@ def spin_objective(
                 "rewards/real": rewards[:, 0],
                 "rewards/generated": rewards[:, 1],
                 "rewards/margins": margins,
-                "rewards/accuracies": (margins > 0).float() + 0.5 * (margins == 0).float(),
+                "rewards/accuracies": accuracy(margins / beta),
                 "logps/real": logprobs[:, 0].detach(),
                 "logps/generated": logprobs[:, 1].detach(),
                 "nll_gain": gain[:, 0],
@@ -97,6 +99,12 @@ def spin_objective(
         return losses, values
 
     return objective
+
+
+def accuracy(margins: Float[Tensor, "pair"]) -> Float[Tensor, "pair"]:
+    """1 where a margin is positive, 1/2 where it is 0 to rounding: so it is when player and opponent are the same."""
+    ties = margins.abs() < TIE
+    return torch.where(ties, 0.5, (margins > 0).float())
 
 
 def sft_objective(

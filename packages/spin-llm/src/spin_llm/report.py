@@ -91,7 +91,7 @@ def _training(folder: Path, config: SPINConfig, iterations: Sequence[Iteration])
         axes.set_title(title)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", framealpha=0.6)
     level = LINK_AT_ZERO.get(config.loss_type)
     axes = figure.axes[0]
     if level is not None:

@@ -5,6 +5,7 @@ goes on where it was, and on a CPU ends at the same weights to the bit.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from spin_llm.optimization import Step, train
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.sequence_logprobs import Scoring, scoring_of
 from spin_llm.training_state import is_sharded, saved_step
+from spin_llm.vllm_engine import vllm_engine
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +168,17 @@ class SelfPlay:
         return result
 
     def _generate(self, number: int) -> list[GeneratedPair]:
-        engine = self.engine or model_engine(self.model)
+        if self.engine is not None or self.config.engine == "model" or (self._folder(number) / FILE).exists():
+            return self._draw(number, self.engine or model_engine(self.model), self.accelerator)
+        if self.accelerator.is_main_process:
+            with tempfile.TemporaryDirectory(dir=self.out, prefix=".opponent") as place:
+                save_model(self.model, self.tokenizer, Path(place) / "model", merge=True)
+                with vllm_engine(Path(place) / "model", self.config.optimization.precision) as engine:
+                    self._draw(number, engine, None)
+        self.accelerator.wait_for_everyone()
+        return read_pairs(self._folder(number) / FILE)
+
+    def _draw(self, number: int, engine: Engine, accelerator: Any) -> list[GeneratedPair]:
         return generate_pairs(
             engine,
             self.examples,
@@ -175,7 +187,7 @@ class SelfPlay:
             self._folder(number),
             fingerprint(self.model, self.source),
             _mix(self.config.seed, number),
-            self.accelerator,
+            accelerator,
             self.generation_prompts,
         )
 
