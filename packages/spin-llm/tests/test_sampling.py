@@ -86,3 +86,20 @@ def test_bad_settings_are_refused(given: dict[str, float], words: str) -> None:
 def test_logits_that_are_not_finite_stop_the_run() -> None:
     with pytest.raises(RunError, match="not finite"):
         draw(torch.tensor([[0.0, float("nan")]]), Sampler(), torch.tensor([0.5]))
+
+
+def test_a_common_beginning_is_computed_once_and_changes_nothing(
+    make_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spin_llm import decoding
+
+    assert decoding.common_beginning([[1, 2, 3], [1, 2, 4, 5], [1, 2]]) == 1  # one token of each is left
+    assert decoding.common_beginning([[1, 2], [3, 2]]) == 0
+    assert decoding.common_beginning([[1, 2, 3]]) == 0
+    monkeypatch.setattr(decoding, "GROWTH", 2)
+    model = make_model()
+    prompts = [[2, 3, 4, *rest] for rest in ([5], [6, 7], [8, 5, 5, 9])]
+    together = sample_responses(model, prompts, Sampler(max_new_tokens=8), [1], [1, 2, 3])
+    apart = sample_responses(model, prompts, Sampler(max_new_tokens=8, batch_size=1), [1], [1, 2, 3])
+    assert [response.ids for response in together] == [response.ids for response in apart]
+    assert [response.logprob for response in together] == pytest.approx([response.logprob for response in apart])
