@@ -98,8 +98,20 @@ def test_a_common_beginning_is_computed_once_and_changes_nothing(
     assert decoding.common_beginning([[1, 2, 3]]) == 0
     monkeypatch.setattr(decoding, "GROWTH", 2)
     model = make_model()
-    prompts = [[2, 3, 4, *rest] for rest in ([5], [6, 7], [8, 5, 5, 9])]
-    together = sample_responses(model, prompts, Sampler(max_new_tokens=8), [1], [1, 2, 3])
-    apart = sample_responses(model, prompts, Sampler(max_new_tokens=8, batch_size=1), [1], [1, 2, 3])
+    monkeypatch.setattr(decoding.similar_lengths, "__defaults__", (1,))  # several groups
+    prompts = [[2, 3, 4, *rest] for rest in ([6, 7], [5], [8, 5, 5, 9], [7])]
+    assert decoding.similar_lengths(list(map(len, prompts))) == [[1, 3], [0], [2]]
+    together = sample_responses(model, prompts, Sampler(max_new_tokens=8), [1], [1, 2, 3, 4])
+    apart = sample_responses(model, prompts, Sampler(max_new_tokens=8, batch_size=1), [1], [1, 2, 3, 4])
     assert [response.ids for response in together] == [response.ids for response in apart]
     assert [response.logprob for response in together] == pytest.approx([response.logprob for response in apart])
+
+
+def test_groups_of_similar_length_hold_every_row_once() -> None:
+    from spin_llm.decoding import similar_lengths
+
+    lengths = [40, 12, 41, 300, 13, 39]
+    groups = similar_lengths(lengths)
+    assert sorted(row for group in groups for row in group) == list(range(6))
+    assert [3] in groups
+    assert len(similar_lengths([40, 41, 42, 40])) == 1
