@@ -119,3 +119,19 @@ def test_vllm_draws_from_the_current_opponent_and_the_trainers_model_scores(
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(InputError, match="engine must be model or vllm"):
         replace(SPINConfig(), engine="other")  # type: ignore[arg-type]
+
+
+def test_an_adapter_of_another_base_is_one_line(
+    llama: Callable[..., nn.Module], tokenizer: Any, tmp_path: Path
+) -> None:
+    for name, width in (("base", 16), ("other", 24)):
+        save_model(llama(torch.float32, hidden_size=width, vocabulary=len(tokenizer)), tokenizer, tmp_path / name)
+    model = add_lora(load_model(tmp_path / "base")[0], Lora(rank=2), str(tmp_path / "base"))
+    save_model(model, tokenizer, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    (tmp_path / "adapter/adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": str(tmp_path / "other")})
+    )
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        load_model(tmp_path / "adapter")
+    assert "\n" not in str(caught.value)

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenize
     if not base:
         raise InputError(f"{folder}/adapter_config.json names no base model")
     model, tokenizer = load_model(base, dtype)
-    adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
+    with quiet_peft():
+        adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
     return fuse_mlps(fuse_lora(adapted)).eval(), tokenizer
 
 
@@ -132,12 +134,21 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
             base_model_name_or_path=base or None,
         )
         try:
-            adapted = get_peft_model(model, config)
+            with quiet_peft():
+                adapted = get_peft_model(model, config)
         except ValueError as error:
             raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
     if base:
         adapted.peft_config["default"].base_model_name_or_path = base
     return fuse_mlps(fuse_lora(adapted)).eval()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without peft's warning about an attribute of transformers that it still reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def disable_dropout(model: nn.Module) -> None:
