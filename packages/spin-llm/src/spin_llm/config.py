@@ -145,7 +145,9 @@ def of_iteration(values: list[float], iteration: int) -> float:
 
 
 def preset(name: Preset) -> SPINConfig:
-    """`paper`: the published settings; `official`: the authors' scripts'; `small`: for a 135M model on CPUs."""
+    """`paper`: the published settings (row length 2048 is our reading); `official`: the authors' scripts'; `small`: a
+    135M model on CPUs.
+    """
     if name == "paper":
         return SPINConfig(optimization=Optimization(precision="bfloat16"), limits=TokenLimits(2048, 1024))
     if name == "official":
