@@ -93,6 +93,15 @@ def test_a_folder_left_by_a_kill_before_its_first_file_is_taken(tmp_path: Path) 
         assert not folder.resumed
 
 
+def test_what_a_kill_left_half_written_is_gone_when_the_run_goes_on(run: Path) -> None:
+    (run / "iter_0").mkdir()
+    (run / "iter_0" / ".abc.part").write_text("half")
+    (run / ".model.part").mkdir()
+    (run / ".model.part" / "weights").write_text("half")
+    _open(run, seed=0).close()
+    assert sorted(path.name for path in run.rglob("*")) == [".lock", "config.yaml", "iter_0"]
+
+
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InputError, match="is a file; give a folder"):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from common import LENGTH, MASK, VOCAB, generator
+from common import LENGTH, MASK, VOCAB, Denoiser, generator
 from diffusers import AmusedScheduler
 from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from flow_matching.path import MixtureDiscreteProbPath
@@ -17,7 +17,7 @@ Sample = Callable[[int, int, int], tuple[torch.Tensor, int]]
 class Counted:
     """A denoiser that counts its calls."""
 
-    def __init__(self, denoiser: torch.nn.Module) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.calls = denoiser, 0
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -26,7 +26,7 @@ class Counted:
 
 
 @torch.no_grad()
-def caching(denoiser: torch.nn.Module) -> Sample:
+def caching(denoiser: Denoiser) -> Sample:
     """The caching sampler of masked diffusion language models, from its description: T ancestral steps that keep the
     prediction while no token has changed, which a denoiser that takes no time allows."""
 
@@ -50,7 +50,7 @@ def caching(denoiser: torch.nn.Module) -> Sample:
     return sample
 
 
-def euler(denoiser: torch.nn.Module) -> Sample:
+def euler(denoiser: Denoiser) -> Sample:
     """flow_matching's discrete Euler solver on the mask path kappa(t) = t, which is the linear schedule."""
 
     class Posterior(ModelWrapper):
@@ -69,7 +69,7 @@ def euler(denoiser: torch.nn.Module) -> Sample:
     return sample
 
 
-def amused(denoiser: torch.nn.Module, temperature: tuple[float, float]) -> Sample:
+def amused(denoiser: Denoiser, temperature: tuple[float, float]) -> Sample:
     """diffusers' AmusedScheduler; its choice of positions by score is random for a high temperature."""
 
     def sample(batch: int, steps: int, seed: int) -> tuple[torch.Tensor, int]:
@@ -85,7 +85,7 @@ def amused(denoiser: torch.nn.Module, temperature: tuple[float, float]) -> Sampl
     return sample
 
 
-def discrete_ddim(uniform_denoiser: torch.nn.Module) -> Sample:
+def discrete_ddim(uniform_denoiser: Denoiser) -> Sample:
     """diffusers' DiscreteDDIMScheduler, which is for uniform noise and gets the exact denoiser of that noise."""
 
     def sample(batch: int, steps: int, seed: int) -> tuple[torch.Tensor, int]:

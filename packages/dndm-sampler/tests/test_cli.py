@@ -80,8 +80,9 @@ def test_sample_fills_in_prompts_and_writes_files(cli, trained, tmp_path):
 
 
 def test_sample_infills_with_multinomial_noise(cli, trained):
-    code, out, _ = cli("sample", trained["multinomial"], "--infill", "th_ end", "--batch-size", 2)
+    code, out, err = cli("sample", trained["multinomial"], "--infill", "th_ end", "--batch-size", 2)
     assert code == 0
+    assert "is biased even with a perfect denoiser" in err
     assert all(row[:2] == "th" and row[3:] == " end" for row in out.splitlines())
 
 
@@ -130,6 +131,22 @@ def test_sample_from_a_masked_language_model_in_a_folder(cli, tmp_path):
 BAD = [
     (["nfe", "--length", "0"], "length must be at least 1, got 0"),
     (["nfe", "--num-steps", "0"], "num_steps must be at least 1"),
+    (["nfe", "--length", "1000000"], "up to 10000 positions and 100000 steps, got 1000000 and 1000"),
+    (["nfe", "--num-steps", "100000000"], "num_steps=None is the limit"),
+    (["nfe", "--schedule", "beta:1e400,2"], "finite, got a = inf"),
+    (["plan", "--seed", "-1"], "seed must be in 0..2**32-1, got -1"),
+    (["train", "--seed", "99999999999999999999"], "seed must be in"),
+    (["train", "--training.held-out", "0.99"], "held_out must be from 0.01 to 0.5"),
+    (
+        ["train", "--training.held-out", "0.01", "--training.length", "500", "--training.max-characters", "20000"],
+        "less than one row of length 500",
+    ),
+    (["train", "--training.max-characters", "-5"], "max_characters must be at least 1, got -5"),
+    (["train", "--task", "translation", "--training.width", "10"], "width must be a positive multiple of 4"),
+    (["sample", "TRAINED", "--infill", ""], "--infill is empty"),
+    (["sample", "TRAINED", "--seed", "99999999999999999999"], "seed must be in"),
+    (["compare", "--length", "0"], "--length must be at least 1, got 0"),
+    (["compare", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
     (["nfe", "--schedule", "beta:0,1"], "a > 0 and b > 0"),
     (["nfe", "--schedule", "@missing.json"], "missing.json: No such file"),
     (["nfe", "--batch-times", "all"], "--batch-times: expected one of"),

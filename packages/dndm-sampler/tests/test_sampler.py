@@ -10,6 +10,7 @@ from dndm_sampler.transition_times import count_times
 from shared_core.errors import InputError, RunError
 
 V = 5
+pytestmark = pytest.mark.filterwarnings("ignore::dndm_sampler.sampler.BiasWarning")
 ABSORBING = {"noise": "absorbing", "mask_token_id": V}
 MULTINOMIAL = {"noise": "multinomial", "vocab_size": V}
 VARIANTS = {
@@ -252,15 +253,32 @@ def test_logits_of_any_floating_type(dtype):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("method", ["dndm", "ancestral", "rdm"])
-def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_call(bad, method):
+def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_step(bad, method):
     calls = []
 
     def denoiser(x, t):
         calls.append(1)
         return torch.full((*x.shape, V), bad if len(calls) >= 3 else 0.0)
 
-    with pytest.raises(RunError, match=r"at call \d+ \(time"):
+    with pytest.raises(RunError, match=r"at call \d+, step t = \d+ of 40: no token"):
         DNDMSampler(denoiser, method=method, num_steps=40, **ABSORBING).sample(2, 20, generator=seed())
+
+
+def test_the_step_that_is_named_is_that_of_the_row_with_the_bad_logits():
+    times = {}
+
+    def denoiser(x, t):
+        logits = torch.zeros(*x.shape, V)
+        if len(x) == 2 and not times and float(t[0]) != float(t[1]):
+            times["bad"] = round(float(t[1]) * 40)
+            logits[1] = float("nan")
+        return logits
+
+    with pytest.raises(RunError) as error:
+        DNDMSampler(denoiser, num_steps=40, **ABSORBING).sample(2, 20, generator=seed())
+    assert f"step t = {times['bad']} of 40" in str(error.value)
+    with pytest.raises(RunError, match=r"at call 1, time 0\.\d+: no token"):
+        DNDMSampler(lambda x, t: torch.full((*x.shape, V), float("nan")), num_steps=None, **ABSORBING).sample(1, 3)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +291,9 @@ def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_call(bad, meth
         ({"noise": "gaussian"}, "noise must be absorbing or multinomial"),
         ({**ABSORBING, "num_steps": 0}, "num_steps must be at least 1"),
         ({**ABSORBING, "num_calls": 0}, "num_calls must be at least 1"),
-        ({**ABSORBING, "temperature": -0.1}, "temperature must be 0 or more, got -0.1"),
+        ({**ABSORBING, "temperature": -0.1}, "temperature must be 0 or more, and finite, got -0.1"),
+        ({**ABSORBING, "temperature": float("inf")}, "and finite, got inf"),
+        ({**ABSORBING, "temperature": float("nan")}, "and finite, got nan"),
         ({**ABSORBING, "top_k": True, "order": "left_to_right"}, "contradicts order"),
         ({**ABSORBING, "order": "inside_out"}, "order must be random"),
         ({**ABSORBING, "token_correction": "loo"}, "multinomial noise"),
@@ -288,6 +308,7 @@ def test_logits_that_are_not_finite_stop_the_run_and_say_at_which_call(bad, meth
         ({**ABSORBING, "method": "euler"}, "method must be one of"),
         ({**ABSORBING, "time_map": "matched"}, "needs train_schedule"),
         ({**ABSORBING, "time_map": "other"}, "index or matched"),
+        ({**ABSORBING, "forbidden_token_ids": (2, -1)}, "forbidden_token_ids must be token ids, got -1"),
         ({**ABSORBING, "batch_times": "lockstep"}, "batch_times must be one of"),
     ],
 )
@@ -346,3 +367,72 @@ def test_the_same_seed_gives_the_same_sequences_on_a_gpu():
         sampler = DNDMSampler(chain, mask_token_id=3, num_steps=100)
         runs.append(sampler.sample(8, 16, generator=seed(), device=device).sequences.cpu())
     assert torch.equal(*runs)
+
+
+def _drawing(tokens, scores):
+    """A prediction that is written down in advance: one row of tokens and of scores for every call."""
+    from dndm_sampler.denoising import Drawn
+
+    plan = iter(zip(tokens, scores, strict=True))
+
+    def predict(x, t, row, position):
+        token, score = next(plan)
+        return Drawn(torch.tensor(token)[position], torch.tensor(score, dtype=torch.float64)[position])
+
+    return predict
+
+
+def test_the_biased_combination_warns_and_no_other(recwarn):
+    from dndm_sampler import BiasWarning
+
+    with pytest.warns(BiasWarning, match="thinned_ancestral"):
+        DNDMSampler(CountingDenoiser(), **MULTINOMIAL)
+    recwarn.clear()
+    DNDMSampler(CountingDenoiser(), **ABSORBING)
+    for options in ({"token_correction": "loo"}, {"version": 2}, {"top_k": True}, {"temperature": 0}):
+        DNDMSampler(CountingDenoiser(), **MULTINOMIAL, **options)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_rdm_returns_low_scores_to_noise_and_conditionally_only_a_repeated_token_that_sank(conditional):
+    from dndm_sampler.baselines import rdm
+    from dndm_sampler.noise import AbsorbingNoise
+
+    # linear, 4 calls: 3, 2, 1, 0 positions stay noise. Position 0 is written at once and scores lowest afterwards, with
+    # another token: only the unconditional rule takes it back. Position 1 repeats its token with a lower score.
+    predict = _drawing(
+        [[1, 2, 3, 4], [5, 2, 3, 4], [5, 2, 3, 6], [7, 8, 9, 6]],
+        [[-1, -2, -3, -4], [-9, -1, -2, -3], [-2, -9, -1, -1], [-1, -1, -1, -1]],
+    )
+    x, free, seen = torch.full((1, 4), 10), torch.ones(1, 4, dtype=torch.bool), []
+    rdm(
+        predict, x, free, torch.zeros(1, 4, dtype=torch.long), TransitionSchedule("linear").alphas(4),
+        AbsorbingNoise(10), shape="linear", conditional=conditional,
+        on_call=lambda rows, t, now: seen.append(now[0].tolist()),
+    )  # fmt: skip
+    first = 1 if conditional else 5
+    assert seen == [[1, 10, 10, 10], [1 if conditional else 10, 2, 3, 10], [first, 10, 3, 6], [first, 8, 3, 6]]
+
+
+@pytest.mark.parametrize("to_noise", [True, False])
+def test_remasking_lets_a_restored_position_wait_again_with_its_noise_or_its_token(to_noise):
+    from dndm_sampler.algorithms import dndm_topk_remask
+
+    predict = _drawing([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[-1, -2, -3], [-9, -1, -2], [-1, -1, -1]])
+    seen = []
+    x, _ = dndm_topk_remask(
+        predict, torch.tensor([[10, 11, 12]]), torch.tensor([[3, 2, 1]]), to_noise=to_noise,
+        on_call=lambda rows, t, now: seen.append(now[0].tolist()),
+    )  # fmt: skip
+    assert seen[:2] == [[1, 11, 12], [10 if to_noise else 1, 5, 6]]
+    assert x[0].tolist() == [7, 5, 6]
+
+
+def test_a_token_that_noise_never_makes_survives_a_prediction_of_another():
+    from dndm_sampler.baselines import posterior
+
+    q = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
+    half = torch.tensor([0.5], dtype=torch.float64)
+    law = posterior(torch.tensor([0]), torch.tensor([1]), half, half / 2, q)
+    assert law.tolist() == [[1.0, 0.0, 0.0]]

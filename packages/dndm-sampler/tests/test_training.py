@@ -135,7 +135,7 @@ def test_corruption_has_the_marginal_of_the_schedule(noise):
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"width": 12}, "multiple of 8"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"held_out": 1.0}, "held_out must be between 0 and 1"),
+        ({"held_out": 1.0}, "held_out must be from 0.01 to 0.5"),
         ({"schedule": "none"}, "there is no 'none'"),
         ({"length": 100_000}, "at least 1000000"),
     ],
@@ -196,3 +196,9 @@ def test_ngram_model_is_a_probability_law_and_prefers_its_text(text_file):
     assert quality.word_share == 1
     assert quality.distinct > 0.9
     assert unigram_tv(ids[None], torch.bincount(ids, minlength=27) / len(ids)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_batch_in_which_nothing_is_masked_does_not_spoil_the_weights(tmp_path, text_file):
+    config = TrainConfig(num_steps=60, batch_size=1, length=2, width=16)
+    model = train_text(tmp_path / "run", text_file, config, 0, torch.device("cpu"))
+    assert all(bool(torch.isfinite(value).all()) for value in model.parameters())

@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from icl_linear import cli, estimate_problem, fit_scaling, make_problem, read_tasks
+from icl_linear import cli, estimate_problem, fit_scaling, make_problem, read_tasks, run_sgd
 from icl_linear.attention_risk import risk
 from safetensors.torch import load_file, save_file
 from shared_core.cli import run
@@ -83,6 +85,10 @@ class _KilledError(Exception):
     pass
 
 
+def _die():
+    raise _KilledError
+
+
 def _train(tmp_path, name, *extra):
     return command("train", "--out", tmp_path / name, "--d", 4, "--context", 8, "--steps", 40, "--every", 10,
                    "--test", "4,8", "--prompts", 200, *extra)  # fmt: skip
@@ -121,12 +127,55 @@ def test_a_killed_training_goes_on_to_the_same_bits(extra, tmp_path, monkeypatch
     assert [row["test_M"] for row in found["rows"]] == [4, 8]
 
 
+def test_a_killed_gamma_keeps_its_bits_under_a_dense_covariance(tmp_path, monkeypatch):
+    (tmp_path / "H.csv").write_text("2,0.5\n0.5,1\n")
+    extra = ("--spectrum", tmp_path / "H.csv", "--runs", 2)
+    assert _train(tmp_path, "whole", *extra) == 0
+    checkpoint = "icl_linear.verbs.pretraining.run_sgd"
+    with monkeypatch.context() as patch:
+        calls = []
+        patch.setattr(checkpoint, lambda *a: calls.append(1) or (run_sgd(*a) if len(calls) < 3 else _die()))
+        assert _train(tmp_path, "killed", *extra) == 1
+    assert _train(tmp_path, "killed", *extra) == 0
+    for name in ("metrics.jsonl", "result.json", "model.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_two_processes_train_what_one_does(tmp_path, capsys):
+    """A batch of 7 is shared unevenly; `all` judges every prefix."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = "train --model full --loss all --d 3 --context 5 --batch 7 --steps 30 --every 10 --lr 0.01 --prompts 50"
+    alone = rows(capsys, *options.split(), "--device", "cpu", "--out", tmp_path / "one")
+    launcher = (
+        f"-m torch.distributed.run --nproc-per-node 2 --master-addr localhost --master-port {port} --no-python --"
+    )
+    program = Path(sys.executable).parent / "icl-linear"
+    done = subprocess.run(
+        [sys.executable, *launcher.split(), program, *options.split(), "--json", "--device", "cpu",
+         "--out", tmp_path / "two"],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True,
+    )  # fmt: skip
+    both = json.loads(done.stdout)  # one answer, from the main process
+    assert both["rows"][0]["model"] == pytest.approx(alone["rows"][0]["model"], rel=1e-4)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], atol=1e-5), name
+    losses = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("one", "two")]
+    assert [row["step"] for row in losses[1]] == [10, 20, 30]
+    for a, b in zip(*losses, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
 def test_the_trained_gamma_is_a_gamma_for_risk(tmp_path, capsys):
     assert _train(tmp_path, "g", "--runs", 2) == 0
     capsys.readouterr()
     gamma = load_file(tmp_path / "g" / "model.safetensors")["gamma"]
     assert gamma.shape == (2, 4, 4)
     found = rows(capsys, "risk", "--d", 4, "--test", "8", "--gamma", tmp_path / "g" / "model.safetensors")
+    each = [float(risk(make_problem("power:2", 4), one, 8)) for one in gamma]
+    assert found["rows"][0]["risk"] == pytest.approx(sum(each) / 2)  # not the risk of the mean Gamma
     assert found["rows"][0]["risk"] < found["risk_of_zero"]
 
 
@@ -156,6 +205,15 @@ def test_estimate_on_real_tasks(capsys, tmp_path):
     assert (found["tasks"], found["features"], found["context_N"]) == (48, 4, 8)
     assert by_name["ridge for each task"] < by_name["attention, fitted optimum"] < by_name["zero"]
     assert (tmp_path / "e" / "figures" / "estimate.png").exists()
+    constants = ("--spectrum", tmp_path / "e" / "covariance.csv", "--psi", found["psi"], "--sigma", found["sigma"])
+    plan = rows(capsys, "plan", *constants, "--context", 8, "--target", 0.1)
+    assert plan["tasks_needed"] == found["tasks_needed"]
+
+
+def test_an_estimate_whose_plan_is_out_of_reach_keeps_the_rest(capsys, task_csv):
+    found = rows(capsys, "estimate", task_csv, "--context", 6, "--splits", 1, "--most", 4)
+    assert found["tasks_needed"] is None
+    assert any("needs more than 4 steps" in note for note in found["notes"])
 
 
 BAD = [
@@ -198,6 +256,23 @@ BAD = [
     (("estimate", "{tmp}/short.csv", "--context", 3), "3 of 4 tasks have fewer than 4 rows (task 'b' has 2)"),
     (("estimate", "{tmp}/short.csv", "--task", "id"), "needs one column 'id'"),
     (("estimate", "{tmp}/text.csv"), "line 3, column 'x': 'oops' is not a finite number"),
+    (("estimate", "{tmp}/missing.csv"), "line 3, column 'x' is empty: fill missing values or drop the row"),
+    (("estimate", "{tmp}/nameless.csv"), "line 2, column 'task' is empty"),
+    (("estimate", "{tmp}/twice.csv"), "more than one column 'x'"),
+    (("estimate", "{tmp}/empty.csv"), "needs one column 'task'; it has: nothing"),
+    (("estimate", "{tmp}/header.csv"), "holds no rows"),
+    (("estimate", "{tmp}/short.csv", "--fraction", 1.5, "--context", 1), "--fraction must be between 0 and 1"),
+    (("plan", "--d", 4, "--no-relative", "--target", 5), "is met without pretraining"),
+    (("risk", "--spectrum", "{tmp}/empty.csv"), "holds no numbers"),
+    (("train", "--out", "{tmp}/t", "--every", 0), "--every must be"),
+    (("train", "--out", "{tmp}/t", "--prompts", 1), "--prompts must be"),
+    (("train", "--out", "{tmp}/t", "--runs", 0), "--runs must be"),
+    (("train", "--out", "{tmp}/t", "--pool", 0), "pool must be"),
+    (("compare", "--test", "0,3"), "--test must be at least 1"),
+    (("compare", "--tasks", 1), "--tasks must be a whole number of at least 2"),
+    (("bound", "--test", 0), "at least 1"),
+    (("curve", "--runs", 1), "--runs must be a whole number of at least 2"),
+    (("curve", "--test", 0), "at least 1"),
     (("estimate", "{tmp}/ragged.csv"), "line 2: 2 cells, the header has 3"),
     (("estimate", "{tmp}/constant.csv"), "feature 'x' never varies"),
     (("estimate", "{tmp}/few.csv"), "too few"),
@@ -213,6 +288,8 @@ def bad_files(tmp_path_factory):
         "negative.csv": "3,2\n2,-1\n", "eigenvalues.txt": "2 -1\n", "zero.csv": "0,1\n", "words.csv": "a,b\n",
         "short.csv": "task,y,x\n" + "a,1,1\na,2,1.5\na,2,1.1\na,2,3\n"
         + "".join(f"{name},1,{i}\n" for name in "bcd" for i in (1, 2)),
+        "missing.csv": "task,y,x\na,1,1\na,2,\n", "nameless.csv": "task,y,x\n,1,1\n", "empty.csv": "",
+        "twice.csv": "task,y,x,x\na,1,1,2\n", "header.csv": "task,y,x\n",
         "text.csv": "task,y,x\na,1,1\na,2,oops\n", "ragged.csv": "task,y,x\na,1\n",
         "constant.csv": "task,y,x\n" + "".join(f"t{i // 4},{i % 3},7\n" for i in range(40)),
         "few.csv": "task,y,x\n" + "".join(f"t{i // 4},{i % 3},{i % 5}\n" for i in range(12)),
@@ -235,10 +312,18 @@ def test_bad_input_is_one_clear_line(arguments, says, bad_files, capsys, tmp_pat
 
 
 def test_reproduce_at_smoke_scale(tmp_path, capsys):
-    ids = "few-tasks,under-the-bound,near-bayes,length-gap,length-regimes,rates,ridge-is-bayes,runs-on-the-curve"
+    ids = "few-tasks,under-the-bound,near-bayes-factor,length-gap,length-regimes,rates,ridge-is-bayes,runs-on-the-curve"
     assert command("reproduce", "--scale", "smoke", "--claims", ids, "--out", tmp_path / "s") == 0
     claims = json.loads((tmp_path / "s" / "result.json").read_text())["claims"]
     assert [claim["verdict"] for claim in claims] == ["reproduced"] * 8
+
+
+def test_a_claim_that_does_not_hold_is_said_to_and_ends_with_1(tmp_path, capsys):
+    """A factor of 2 is exceeded in the limit of long contexts, by a closed form: at every scale."""
+    assert command("reproduce", "--scale", "smoke", "--claims", "near-bayes", "--out", tmp_path / "s") == 1
+    claim = json.loads((tmp_path / "s" / "result.json").read_text())["claims"][0]
+    assert claim["verdict"] == "not reproduced"
+    assert claim["measured"]["N to infinity"] == pytest.approx(1 + 1 + 1 / 30)
 
 
 def test_the_trained_claims_run_at_smoke_scale(tmp_path, capsys):

@@ -25,8 +25,9 @@ from icl_linear import (
     theorem_step,
 )
 from icl_linear import sgd_recursion as recursion_module
+from icl_linear.expected_run import _start
 from icl_linear.schedule import constant, make_schedule
-from icl_linear.sgd_recursion import Recursion, State, _start
+from icl_linear.sgd_recursion import Recursion, State
 from shared_core.errors import InputError, RunError
 
 
@@ -261,7 +262,7 @@ def test_wrong_shapes_and_counts_are_named(small):
     for call, says in (
         (lambda: expected_sgd(small, 0, constant(0.1, 5)), "at least 1"),
         (lambda: expected_sgd(small, 5, constant(0.1, 5), init=torch.ones(4)), "init must have shape 3"),
-        (lambda: expected_sgd(small, 5, constant(0.1, 5), record=[9]), "at least 9"),
+        (lambda: expected_sgd(small, 5, constant(0.1, 5), record=[9]), r"record must lie in 0\.\.5"),
         (lambda: sgd(small, 5, constant(0.1, 5), generator, init=torch.ones(2, 2)), "init must have shape 3 x 3"),
         (lambda: sgd(small, 5, constant(0.1, 5), generator, batch=0), "batch"),
         (lambda: sample_tasks(small, 5, 2, generator, design="cube"), "design must be"),

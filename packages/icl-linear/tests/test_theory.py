@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icl_linear import (
     Problem,
+    bayes_factor,
+    bayes_factor_limit,
     bayes_risk,
     conditional_bayes_risk,
     conditional_risk,
@@ -178,6 +180,28 @@ def test_bartlett_and_woodbury_agree_with_plain_ridge(m):
 def test_no_attention_model_beats_bayes(problem, m):
     ridge = bayes_risk(problem, m, draws=50)
     assert float(minimal_risk(problem, m)) >= ridge.mean - 4 * ridge.standard_error - 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(problems.filter(lambda problem: problem.sigma > 0.05), st.integers(1, 60))
+def test_attention_is_within_its_factor_of_bayes(problem, n):
+    ridge = bayes_risk(problem, n, draws=50)
+    factor = (float(minimal_risk(problem, n)) - problem.sigma**2) / (ridge.mean - problem.sigma**2)
+    error = 4 * ridge.standard_error / (ridge.mean - problem.sigma**2)
+    assert factor <= bayes_factor(problem) * (1 + error) + 1e-9
+
+
+def test_the_factor_tends_to_its_limit(small):
+    n = 10**7
+    ridge = bayes_risk(small, n, draws=400)
+    factor = (float(minimal_risk(small, n)) - small.sigma**2) / (ridge.mean - small.sigma**2)
+    assert factor == pytest.approx(bayes_factor_limit(small), rel=1e-4)
+
+
+def test_the_risk_of_bayes_given_inputs_does_not_depend_on_coordinates(rotated):
+    straight, turned = rotated
+    X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert torch.allclose(conditional_bayes_risk(straight, X), conditional_bayes_risk(turned, X @ turned.basis.T))
 
 
 def test_the_briefs_anchors_for_iso_32():

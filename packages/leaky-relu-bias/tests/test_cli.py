@@ -1,15 +1,19 @@
 """Every verb as a user types it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import yaml
 from leaky_relu_bias import gaussian, limits
 from leaky_relu_bias import run as run_module
+from leaky_relu_bias.continue_run import continue_run
 from leaky_relu_bias.network import TwoLayerNet
 from leaky_relu_bias.options import DataOptions, Grid
-from leaky_relu_bias.run import RunSettings, load_run, run_to_folder
+from leaky_relu_bias.run import run_to_folder
+from leaky_relu_bias.run_files import RunSettings, load_run
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,24 @@ def test_limits_of_a_users_csv_agree_with_a_long_run(run_cli, csv, finished):
         assert run["final"]["normalized_margin_min"] == pytest.approx(predicted["margin"], rel=0.05)
 
 
+def test_limits_and_long_runs_agree_for_users_csvs_with_and_without_support_vectors(run_cli, tmp_path):
+    for seed, kind in ((7, "support-vectors 5 of 6"), (0, "equal-margins")):
+        path = tmp_path / f"user-{seed}.csv"
+        draw = np.random.default_rng(seed)
+        rows = [f"{','.join(f'{v:.6f}' for v in row)},{label}" for row, label in zip(
+            draw.normal(0.2, 1, (6, 20)), "abbaab", strict=True)]  # fmt: skip
+        path.write_text("\n".join(rows))
+        predicted = json.loads(run_cli("limits", path, "--m", 20, "--json")[1])
+        assert predicted["kind"] == kind
+        folder = tmp_path / f"run-{seed}"
+        assert run_cli("run", path, "--m", 20, "--steps", 200_000, "--out", folder, "--quiet")[0] == 0
+        out = run_cli("continue", folder, "--log10-t", 10_000, "--json", "--quiet")[1]
+        (end,) = json.loads(out)["runs"]
+        assert end["final"]["t_times_loss"] == pytest.approx(predicted["t_times_loss"], rel=1e-3)
+        normalized = np.array(end["final"]["margins"]) / end["final"]["w_fro"]
+        assert normalized == pytest.approx(np.array(predicted["margins"]), rel=1e-2)
+
+
 def test_a_run_folder_keeps_the_output_contract(finished):
     names = {path.name for path in finished.iterdir()}
     wanted = "config.yaml metrics.jsonl result.json figures trajectory.csv margins.csv checkpoint.safetensors"
@@ -63,7 +85,7 @@ def test_a_run_folder_keeps_the_output_contract(finished):
 def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
     settings = RunSettings(str(csv), m=10, steps=50_000, seeds=2)
-    save, count = run_module._save_tensors, 0
+    save, count = run_module.save_tensors, 0
 
     def killed(path, tensors):
         nonlocal count
@@ -72,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypat
             raise KeyboardInterrupt
         save(path, tensors)
 
-    monkeypatch.setattr(run_module, "_save_tensors", killed)
+    monkeypatch.setattr(run_module, "save_tensors", killed)
     with pytest.raises(KeyboardInterrupt):
         run_to_folder(settings, folder, "cpu")
     assert not (folder / "result.json").exists()
@@ -112,10 +134,47 @@ def test_a_run_is_continued_three_ways(run_cli, finished, tmp_path, mode, option
 
 
 def test_exact_continuation_equals_one_long_run(csv, finished, tmp_path):
-    run_module.continue_run(finished, "exact", steps=60_000, out=tmp_path / "more", device="cpu")
+    continue_run(finished, "exact", steps=60_000, out=tmp_path / "more", device="cpu")
     run_to_folder(RunSettings(str(csv), m=10, steps=60_000, seeds=2), tmp_path / "whole", "cpu")
     more, whole = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("more", "whole"))
     assert more["runs"][0]["final"]["margins"] == pytest.approx(whole["runs"][0]["final"]["margins"], rel=1e-12)
+
+
+def test_an_exact_continuation_is_continued_in_its_turn(run_cli, finished, tmp_path):
+    more = tmp_path / "more"
+    assert run_cli("continue", finished, "--mode", "exact", "--steps", 60_000, "--out", more, "--quiet")[0] == 0
+    far = json.loads(run_cli("continue", more, "--log10-t", 20, "--json", "--quiet")[1])
+    assert far["continued_from"] == 60_000
+    code, _, err = run_cli("continue", more / "continue-log-time")
+    assert code == 2
+    assert "holds a log-time continuation" in err
+
+
+KILLED = """
+import os, sys
+from leaky_relu_bias import run as module
+from leaky_relu_bias.run_files import RunSettings
+count, save = 0, module.save_tensors
+def killing(path, tensors):
+    global count
+    count += 1
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    save(path, tensors)
+module.save_tensors = killing
+module.run_to_folder(RunSettings(sys.argv[1], m=10, steps=50_000, seeds=2), sys.argv[2], "cpu")
+"""
+
+
+def test_a_process_that_is_killed_leaves_a_folder_that_goes_on_to_the_last_bit(run_cli, csv, finished, tmp_path):
+    folder = tmp_path / "kïlled"
+    died = subprocess.run([sys.executable, "-c", KILLED, str(csv), str(folder), "9"], capture_output=True)
+    assert died.returncode == -9
+    assert not (folder / "result.json").exists()
+    options = ["--m", 10, "--steps", 50_000, "--seeds", 2, "--device", "cpu", "--quiet"]
+    assert run_cli("run", csv, *options, "--out", folder)[0] == 0
+    for name in ("checkpoint.safetensors", "metrics.jsonl", "trajectory.csv", "margins.csv"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_data_makes_a_file_that_the_other_verbs_read(run_cli, tmp_path):
@@ -182,10 +241,17 @@ BAD = [
     (["check", "gaussian", "--orthogonality", "0"], "orthogonality must be > 0"),
     (["check", "orthogonal", "--data.n", "9", "--data.d", "3"], "at most d"),
     (["limits", "gaussian", "--m", "7", "--total-width"], "total width must be even"),
+    (["check", "gaussian", "--data.pair", "0,1"], "pair belongs to images and files"),
+    (["check", "gaussian", "--data.label", "y"], "label belongs to images and files"),
     (["continue", "nowhere"], "config.yaml is missing"),
     (["sweep", "gaussian", "--grid.ratios", "1,2"], "belong to the source near-orthogonal"),
     (["sweep", "gaussian", "--grid.gammas", "2.0"], "gamma must be in"),
     (["sweep", "gaussian", "--grid.seeds", "0"], "grid.seeds"),
+    (["sweep", "gaussian", "--grid.gammas", "[]"], "grid.gammas must hold"),
+    (["sweep", "gaussian", "--grid.relative-steps", "0"], "grid.relative_steps must be > 0"),
+    (["sweep", "near-orthogonal", "--grid.ratios", "0.001"], "too low for 10 such points"),
+    (["limits", "gaussian", "--gamma", "nan"], "--gamma"),
+    (["run", "gaussian", "--seed", "-1"], "seed must be in"),
     (["data", "gaussian", "--out", "x.csv"], "must end in .npz"),
     (["reproduce", "--claims", "E99"], "no claim 'E99'"),
 ]
@@ -210,6 +276,16 @@ def test_damaged_run_folders_are_refused(finished, run_cli, tmp_path):
     code, _, err = run_cli("continue", broken)
     assert code == 2
     assert "data.safetensors is not a whole safetensors file" in err
+    for name, content, words in (
+        ("metrics.jsonl", b'{"step": 0, "t": 0}\n', "does not hold the record of a run"),
+        ("checkpoint.safetensors", (finished / "data.safetensors").read_bytes(), "is no checkpoint of this run"),
+        ("config.yaml", b"settings: {source: 3}\n", "does not hold the settings of a run"),
+    ):
+        damaged = tmp_path / name
+        shutil.copytree(finished, damaged)
+        (damaged / name).write_bytes(content)
+        code, _, err = run_cli("continue", damaged)
+        assert (code, words in err, "Traceback" in err) == (2, True, False), err
     other = tmp_path / "other"
     shutil.copytree(finished, other)
     text = (other / "config.yaml").read_text()
@@ -217,7 +293,7 @@ def test_damaged_run_folders_are_refused(finished, run_cli, tmp_path):
     (other / "config.yaml").write_text(text.replace(digest, "0" * 16))
     assert "does not hold the data of this run" in run_cli("continue", other)[2]
     with pytest.raises(ValueError, match="must be beyond"):
-        run_module.continue_run(finished, log10_t=2.0, out=tmp_path / "x", device="cpu")
+        continue_run(finished, log10_t=2.0, out=tmp_path / "x", device="cpu")
     assert not (tmp_path / "x").exists()
 
 

@@ -31,6 +31,11 @@ def test_near_orthogonal_points_have_the_ratio_asked_for():
     assert training_set(*orthogonal(10, 40)).ratio == float("inf")
 
 
+def test_generated_points_are_centred_too():
+    X = load("gaussian", DataOptions(center=True, d=20)).X
+    assert float(X.mean(0).abs().max()) < 1e-15
+
+
 def test_impossible_points_are_refused():
     with pytest.raises(InputError, match="at most d"):
         orthogonal(5, 4)
@@ -106,6 +111,9 @@ def test_a_subset_is_balanced_and_depends_on_the_seed():
         ([[1.0, 2.0], [3.0, 6.0]], [0, 1], "rows 0 and 1 of X are the same direction"),
         ([1.0, 2.0], [0, 1], "points by features"),
         ([["a", "b"]], [0], "array of numbers"),
+        ([[1j, 0.0]], [0], "array of numbers"),
+        ([[1e-200, 0.0]], [0], "scale the points"),
+        ([[1e200, 0.0]], [0], "scale the points"),
         (np.zeros((0, 3)), [], "at least one point"),
     ],
 )
@@ -124,6 +132,7 @@ def test_one_class_is_legal(caplog):
     [
         ("a.csv", b"a,b,label\n1,x,0\n", "line 2, column b: expected a finite number, got 'x'"),
         ("a.csv", b"a,b,label\n1,,0\n", "line 2, column b"),
+        ("a.csv", b"a,label\n1,cat\n2,\n3,dog\n", "line 3, column label"),
         ("a.csv", b"", "not a csv table"),
         ("a.csv", b"a,label\n", "at least one row"),
         ("a.npz", b"no zip", "cannot be read as numpy data"),

@@ -10,6 +10,7 @@ from leaky_relu_bias import (
     TwoLayerNet,
     check_assumptions,
     continue_to,
+    dual,
     fit,
     frozen_pattern,
     gaussian,
@@ -22,7 +23,8 @@ from leaky_relu_bias import (
     training_set,
 )
 from leaky_relu_bias.assumptions import diagonal_dominance
-from leaky_relu_bias.max_margin import dual_variables, orthonormal_joint_stable_rank, orthonormal_relu_stable_rank
+from leaky_relu_bias.dual import dual_variables
+from leaky_relu_bias.max_margin import orthonormal_joint_stable_rank, orthonormal_relu_stable_rank
 from leaky_relu_bias.network import block_signs
 from shared_core import InputError, RunError
 
@@ -126,6 +128,56 @@ def test_a_singular_kernel_has_a_solution():
     assert predicted.margin == pytest.approx(alone.margin, rel=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_parallel_points_of_one_class_meet_their_limits(factor):
+    X, y = gaussian(4, 50, seed=0)
+    X, y = torch.cat([X, factor * X[:1]]), torch.cat([y, y[:1]])
+    net = TwoLayerNet(5, 0.5)
+    predicted = limits(X, y, net)
+    assert predicted.kind == ("equal-margins" if factor == 1 else "support-vectors 4 of 5")
+    assert "alpha is one of several" in predicted.reason
+    run = normalized_gd(X, y, net, steps=10_000)
+    measured = run.margins[-1, 0] / run.column("w_fro")[-1, 0]
+    torch.testing.assert_close(measured, predicted.margins, rtol=2e-3, atol=0)
+
+
+# seeds whose neurons all end active on their own class, as the prediction takes it (of ten, two do not)
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_neurons_may_end_active_on_points_of_the_other_class(seed):
+    # a common direction and unequal norms: far from orthogonal, slopes on the other class end at gamma, between, or 1
+    X, y = gaussian(5, 12, seed)
+    scale = torch.linspace(0.5, 2, 5, dtype=torch.float64)[:, None]
+    X = scale * (X + 0.15 * torch.ones(12, dtype=torch.float64))
+    net = TwoLayerNet(8, 0.3, seed=seed)
+    predicted = limits(X, y, net)
+    assert predicted.applicable
+    run = normalized_gd(X, y, net, steps=100_000)
+    measured = run.margins[-1, 0] / run.column("w_fro")[-1, 0]
+    torch.testing.assert_close(measured, predicted.margins, rtol=3e-3, atol=0)
+    assert float(run.column("sr_joint")[-1, 0]) == pytest.approx(predicted.sr_joint, rel=3e-3)
+
+
+def test_a_limit_beyond_the_solver_is_said_not_raised(monkeypatch):
+    monkeypatch.setattr(dual, "LARGEST", 5)
+    predicted = limits(*gaussian(10, 784, seed=0), TwoLayerNet(50, 0.1))
+    assert predicted.kind == "not applicable (no solution)"
+
+
+def test_limits_say_which_pattern_they_take(points):
+    assert limits(*points).pattern.startswith("taken: every neuron")
+    assert limits(*orthogonal(4, 9), TwoLayerNet(9, 0.0)).pattern == "as in the initial weights"
+    assert limits(*points, pattern=torch.ones(2, 10)).pattern == "as given"
+
+
+def test_dominance_below_half_implies_equal_margins_for_unequal_norms():
+    # one long point beside four short ones: by rows |K_ik| / K_ii stays at 0.4, and yet it is no support vector
+    G = torch.eye(5, dtype=torch.float64)
+    G[0, 0], G[0, 1:], G[1:, 0] = 10, 0.4, 0.4
+    data = training_set(torch.linalg.cholesky(G), [1] * 5)
+    assert diagonal_dominance(data, 0.5) == pytest.approx(1.6)
+    assert not limits(data, None).equal_margins
+
+
 def test_dead_points_are_reported():
     X, y = orthogonal(40, 60, seed=0)
     predicted = limits(X, y, TwoLayerNet(1, 0.0, 1e-3, seed=0))
@@ -163,6 +215,8 @@ def test_continuation_refuses_a_pattern_that_moves():
 
 
 def test_continuation_refuses_what_it_cannot_do(points, long_run):
+    with pytest.raises(InputError, match="at most 1e"):
+        continue_to(long_run, 1e300)
     with pytest.raises(InputError, match="beyond the run"):
         continue_to(long_run, 3.0)
     with pytest.raises(InputError, match="at least 100 exact steps"):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 from parity_sgd.parity import SparseParity
-from parity_sgd.training import SignSGD, TrainedRun, train
+from parity_sgd.settings import SignSGD
+from parity_sgd.training import TrainedRun, train
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 from parity_sgd.baselines import brute_force, gaussian_elimination, sgd_relu_hinge, sgd_same_network
-from parity_sgd.fitting import FitSettings, fit_file, fit_support
+from parity_sgd.fitting import fit_file, fit_support, independence_p_value
 from parity_sgd.parity import SparseParity
+from parity_sgd.searches import FitSettings
 from parity_sgd.tables import read_table, write_table
 from shared_core.errors import InputError
 
@@ -44,6 +45,25 @@ def test_labels_without_a_parity_are_not_confirmed() -> None:
         assert found.p_value > 1e-4
 
 
+def test_agreement_by_frequencies_alone_confirms_nothing() -> None:
+    rng = np.random.default_rng(1)
+    X = torch.from_numpy(np.where(rng.random((4000, 8)) < 0.02, -1.0, 1.0)).float()
+    y = torch.from_numpy(np.where(rng.random(4000) < 0.05, -1.0, 1.0)).float()  # independent of every column
+    found = fit_support(X, y, 2, method="brute-force")
+    assert found.agreement > 0.85
+    assert not found.recovered
+    assert found.p_value > 1e-3
+
+
+def test_a_column_that_is_not_needed_is_named() -> None:
+    rng = np.random.default_rng(1)
+    X, y = SparseParity(8, [1]).sample(4000)
+    X[:, 5] = torch.from_numpy(np.where(rng.random(4000) < 0.02, -1.0, 1.0))  # nearly constant
+    found = fit_support(X, y, 2, method="brute-force")
+    assert found.support == (1, 5)
+    assert "without 'x5' the others agree in 1.0000: it may not belong" in found.note
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_elimination_solves_clean_labels_with_few_rows(sign: int) -> None:
     X, y = SparseParity(40, [3, 9, 30, 31], seed=1).sample(60)
@@ -70,6 +90,12 @@ def test_brute_force_refuses_the_impossible() -> None:
     X, y = SparseParity(300, k=2).sample(20)
     with pytest.raises(InputError, match="supports is beyond"):
         brute_force(X, y, 6)
+
+
+def test_fisher_by_hand() -> None:
+    parity, y = torch.tensor([1.0, 1, -1, -1]), torch.tensor([1.0, 1, -1, -1])
+    assert independence_p_value(parity, y) == pytest.approx(1 / 6)
+    assert independence_p_value(parity, -y) == pytest.approx(1)
 
 
 def test_every_method_answers_on_the_same_split() -> None:

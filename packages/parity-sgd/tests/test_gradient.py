@@ -10,7 +10,7 @@ from parity_sgd.codes import all_codes, pack, unpack
 from parity_sgd.gradient import batch_gradient
 from parity_sgd.network import PolyParityNet, random_weights
 from parity_sgd.parity import SparseParity
-from parity_sgd.training import sum_in_threads
+from parity_sgd.threads import sum_in_threads
 from shared_core.errors import InputError
 
 

@@ -1,12 +1,22 @@
 """ThresholdSignSGD as an ordinary torch optimiser."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import accelerate
 import pytest
 import torch
 from parity_sgd.codes import unpack
 from parity_sgd.network import PolyParityNet, correlation_loss
 from parity_sgd.optimizer import ThresholdSignSGD, threshold_sign
 from parity_sgd.parity import SparseParity
-from parity_sgd.training import SignSGD, Trainer
+from parity_sgd.settings import SignSGD
+from parity_sgd.training import Trainer
 from shared_core.errors import InputError
 
 
@@ -91,19 +101,103 @@ def test_a_scheduler_can_drive_it() -> None:
     assert optimizer.param_groups[0]["lr"] < 0.1
 
 
-def test_it_works_under_accelerate() -> None:
-    accelerate = pytest.importorskip("accelerate", reason="accelerate is not a dependency of this package")
+def _losses_under_accelerate(
+    accelerator: Any, steps: int, folder: Path | None = None, save_at: int = -1
+) -> list[float]:
     model, x = _models()
-    optimizer = ThresholdSignSGD(model.parameters(), lr=0.01, rho=1e-3)
-    accelerator = accelerate.Accelerator(cpu=True)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    before = model(x).square().mean().item()
-    for _ in range(20):
+    optimizer = ThresholdSignSGD(model.parameters(), lr=0.01, rho=1e-3, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 4, gamma=0.5)
+    model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
+    losses = []
+    for step in range(steps):
+        if step == save_at:
+            accelerator.save_state(str(folder))
+        for part in x.chunk(2):
+            with accelerator.accumulate(model):
+                loss = model(part).square().mean()
+                accelerator.backward(loss)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+        losses.append(loss.item())
+    if save_at < 0:  # go back to what another call saved, and do one step more
+        accelerator.load_state(str(folder))
+        losses = [model(x.chunk(2)[1]).square().mean().item(), optimizer.param_groups[0]["lr"]]
+    return losses
+
+
+def test_it_works_under_accelerate_with_accumulation_and_checkpoints(tmp_path: Path) -> None:
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    losses = _losses_under_accelerate(accelerator, 8, tmp_path, save_at=5)
+    assert losses[-1] < losses[0]
+
+    model, x = _models()  # the same without accelerate: gradients of both halves averaged, one step
+    optimizer = ThresholdSignSGD(model.parameters(), lr=0.01, rho=1e-3, weight_decay=0.1)
+    plain = []
+    for step in range(8):
+        optimizer.param_groups[0]["lr"] = 0.01 * 0.5 ** (step // 4)
         optimizer.zero_grad()
-        loss = model(x).square().mean()
-        accelerator.backward(loss)
+        parts = [model(part).square().mean() for part in x.chunk(2)]
+        (sum(parts) / 2).backward()
         optimizer.step()
-    assert loss.item() < before
+        plain.append(parts[1].item())
+    torch.testing.assert_close(losses, plain, atol=1e-6, rtol=1e-5)
+
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    again = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    loss, lr = _losses_under_accelerate(again, 1, tmp_path)
+    assert loss == pytest.approx(losses[5], rel=1e-6)
+    assert lr == pytest.approx(0.005)
+
+
+JOB = """
+from accelerate import Accelerator
+from parity_sgd import PolyParityNet, SparseParity, ThresholdSignSGD
+from parity_sgd.network import correlation_loss
+
+accelerator = Accelerator(cpu=True)
+network = PolyParityNet.random(10, 2, 8, seed=0)
+optimizer = ThresholdSignSGD(network.parameters(), lr=0.1, rho=1.0, weight_decay=1.0)
+model, optimizer = accelerator.prepare(network, optimizer)
+task = SparseParity(10, [2, 5], seed=1)
+for _ in range(20):
+    X, y = (part.chunk(accelerator.num_processes)[accelerator.process_index] for part in task.sample(2000))
+    optimizer.zero_grad()
+    accelerator.backward(correlation_loss(y, model(X)))
+    optimizer.step()
+print(accelerator.num_processes, accelerator.unwrap_model(model).W.flatten().tolist())
+"""
+
+
+def test_two_processes_under_accelerate_are_one_with_both_batches() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOB],
+            env=world | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    network = PolyParityNet.random(10, 2, 8, seed=0)
+    optimizer = ThresholdSignSGD(network.parameters(), lr=0.1, rho=1.0, weight_decay=1.0)
+    task = SparseParity(10, [2, 5], seed=1)
+    for _ in range(20):
+        X, y = task.sample(2000)
+        optimizer.zero_grad()
+        correlation_loss(y, network(X)).backward()
+        optimizer.step()
+    for job in jobs:
+        out, err = job.communicate(timeout=300)
+        assert job.returncode == 0, err[-2000:]
+        count, weights = out.strip().splitlines()[-1].split(" ", 1)
+        assert count == "2"
+        torch.testing.assert_close(torch.tensor(json.loads(weights)).view(8, 10), network.W.detach(), atol=1e-5, rtol=0)
 
 
 def test_broken_gradients_are_not_hidden() -> None:

@@ -1,12 +1,16 @@
 """Whole runs: outcome, exactness of pruning and of resuming, seeds, devices' errors."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
 from parity_sgd.network import random_weights
 from parity_sgd.neurons import is_good
 from parity_sgd.parity import SparseParity
-from parity_sgd.training import SignSGD, TrainedRun, Trainer, train
+from parity_sgd.settings import SignSGD
+from parity_sgd.training import TrainedRun, Trainer, train
 from shared_core.errors import InputError, RunError
 
 
@@ -22,7 +26,8 @@ def test_good_features_stay_and_the_rest_dies(trained: list[TrainedRun]) -> None
     support = [2, 7, 11]
     for run in trained:
         good = is_good(run.W0, run.a, support)
-        assert torch.allclose(run.W[good][:, support], run.W0[good][:, support], atol=1e-5)
+        # a batch of 6000 is below the critical 10_000: a feature may take a wrong step of 0.2, and then returns to +-1
+        assert torch.allclose(run.W[good][:, support], run.W0[good][:, support], atol=0.01)
         assert run.W[~good].abs().max() < 0.05
 
 
@@ -54,6 +59,16 @@ def test_a_resumed_run_is_bit_identical(batch: int, d: int, noise: float) -> Non
     assert second.step == 20
 
 
+def test_a_run_with_dead_neurons_does_not_depend_on_how_it_is_cut() -> None:
+    task, settings = SparseParity(19, k=3), SignSGD(48, 3000, 80, 3.0)
+    whole, cut = Trainer(task, settings), Trainer(task, settings)
+    whole.advance(80)
+    for steps in (7, 30, 1, 42):
+        cut.advance(steps)
+    assert not whole._alive().all()
+    assert torch.equal(whole.W, cut.W)
+
+
 def test_evaluating_does_not_change_a_run() -> None:
     task, settings = SparseParity(20, k=2), SignSGD(16, 100, 20, 1.0)
     plain, watched = Trainer(task, settings), Trainer(task, settings)
@@ -70,7 +85,7 @@ def test_pruning_changes_nothing() -> None:
     kept.advance(80)
     pruned.advance(80)
     assert pruned._alive().float().mean() < 0.7
-    torch.testing.assert_close(kept.W, pruned.W, atol=1e-6, rtol=1e-5)
+    assert torch.equal(kept.W, pruned.W)
 
 
 def test_seeds_do_not_depend_on_their_company() -> None:
@@ -104,17 +119,20 @@ def test_divergence_is_a_run_error() -> None:
 
 
 def test_memory_does_not_grow_with_the_batch() -> None:
-    import tracemalloc
+    """In a process of its own: torch's memory is seen by the operating system only, as the highest point so far."""
+    code = """
+import resource, sys
+from parity_sgd import SignSGD, SparseParity, Trainer
 
-    def peak(batch: int) -> int:
-        trainer = Trainer(SparseParity(24, k=2), SignSGD(4, batch, 5, 1.0))
-        tracemalloc.start()
-        trainer.advance(1)
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
+def peak(batch):
+    Trainer(SparseParity(64, k=2), SignSGD(4, batch, 1, 1.0)).advance(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-    assert peak(2_000_000) < 1.5 * peak(100_000) + 2**20
+small = peak(100_000)
+print(peak(8_000_000) - small)  # its packed bits alone are 64 MB, its coordinates as floats 2 GB
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 16 * 2**20
 
 
 @pytest.mark.parametrize(

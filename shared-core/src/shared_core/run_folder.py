@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,7 @@ class RunFolder:
             raise InputError(f"another run is writing into {self.path}; wait for it or give another --out") from None
         try:
             self.resumed = self._resume_or_refuse()
+            self._remove_parts()
         except BaseException:
             self.close()
             raise
@@ -84,6 +86,14 @@ class RunFolder:
         if earlier.get("version") != installed_version(self.package):
             log.warning("resuming a run begun by %s %s", self.package, earlier.get("version"))
         return True
+
+    def _remove_parts(self) -> None:
+        """Take away what a killed run was writing: nobody else writes here while the lock is held."""
+        for part in [*self.path.rglob(".*.part")]:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
     def _write_config(self, path: Path) -> None:
         config = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dndm_sampler.markov_chain import MarkovChainDenoiser
     from dndm_sampler.nfe import expected_nfe, nfe_bound, nfe_distribution
     from dndm_sampler.noise import AbsorbingNoise, MultinomialNoise
-    from dndm_sampler.sampler import DNDMSampler, SamplerOutput
+    from dndm_sampler.sampler import BiasWarning, DNDMSampler, SamplerOutput
     from dndm_sampler.schedule import TransitionSchedule
     from dndm_sampler.scheduler import DNDMScheduler, DNDMSchedulerOutput
     from dndm_sampler.time_adapters import scalar_time, timestep_index
@@ -31,7 +31,7 @@ _HOME = {
     "markov_chain": ("MarkovChainDenoiser",),
     "nfe": ("expected_nfe", "nfe_bound", "nfe_distribution"),
     "noise": ("AbsorbingNoise", "MultinomialNoise"),
-    "sampler": ("DNDMSampler", "SamplerOutput"),
+    "sampler": ("BiasWarning", "DNDMSampler", "SamplerOutput"),
     "schedule": ("TransitionSchedule",),
     "scheduler": ("DNDMScheduler", "DNDMSchedulerOutput"),
     "time_adapters": ("scalar_time", "timestep_index"),
@@ -42,6 +42,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "AbsorbingNoise",
+    "BiasWarning",
     "DNDMSampler",
     "DNDMScheduler",
     "DNDMSchedulerOutput",

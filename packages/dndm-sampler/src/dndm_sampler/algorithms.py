@@ -94,11 +94,14 @@ def dndm_topk_remask(
     x: Int[Tensor, "batch length"],
     tau: Num[Tensor, "batch length"],
     on_call: OnCall = ignore,
+    *,
+    to_noise: bool = True,
 ) -> Sample:
     """DNDM-k as released: at every call all free positions compete anew for the K_t places.
 
-    A restored token that is no longer among the best returns to its noise (Mask-Predict style); one that stays keeps
-    its token. Ties and near-certain scores are ranked, so exactly K_t positions are restored after each call.
+    A restored position that is no longer among the best waits again: it returns to its noise (`to_noise`, as released
+    for absorbing noise, Mask-Predict style) or shows its token until it is written anew (multinomial noise). One that
+    stays keeps its token. Ties and near-certain scores are ranked, so exactly K_t positions are restored after a call.
     """
     noise, x, scores = x, x.clone(), no_scores(x)
     restored = torch.zeros_like(tau, dtype=torch.bool)
@@ -109,7 +112,7 @@ def dndm_topk_remask(
         chosen = best(spread(drawn.scores, row, position, x[:rows]), number)[row, position]
         was = restored[row, position]
         token = torch.where(chosen & ~was, drawn.tokens, x[row, position])
-        x[row, position] = torch.where(was & ~chosen, noise[row, position], token)
+        x[row, position] = torch.where(was & ~chosen & to_noise, noise[row, position], token)
         scores[row, position] = torch.where(chosen, drawn.scores, 0.0)
         restored[row, position] = chosen
         on_call(rows, t, x)

@@ -9,7 +9,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from dndm_sampler.algorithms import OnCall, Predict, Sample, best, ignore, no_scores, spread
-from dndm_sampler.noise import MultinomialNoise, inverse_cdf
+from dndm_sampler.noise import MultinomialNoise, Noise, inverse_cdf
 from dndm_sampler.randomness import draw
 from dndm_sampler.transition_times import event_turns
 
@@ -79,16 +79,21 @@ def posterior(
         x_t: current tokens.
         x0: predicted clean tokens.
         before: alpha_{t-1}.
-        now: alpha_t; where it is 1 there is no noise yet and the token stays.
+        now: alpha_t.
         q: the noise law.
+
+    Where the formula leaves no token, x_t stays: without noise yet (alpha_t = 1), and where x_t is a token that noise
+    never makes (q = 0) but another was predicted.
     """
     beta = step_survival(before, now)
     from_here = ((1 - beta) * q[x_t])[:, None].repeat(1, len(q)).scatter_add_(1, x_t[:, None], beta[:, None])
     from_data = ((1 - before)[:, None] * q).scatter_add_(1, x0[:, None], before[:, None])
     law = from_here * from_data
-    law[now >= 1] = 0
-    law[now >= 1, x_t[now >= 1]] = 1
-    return law / law.sum(1, keepdim=True)
+    total = law.sum(1, keepdim=True)
+    impossible = (total[:, 0] <= 0) | (now >= 1)
+    law = law / total
+    law[impossible] = torch.nn.functional.one_hot(x_t[impossible], len(q)).to(law)
+    return law
 
 
 def change_bounds(alphas: Float[Tensor, "steps_plus_1"], vocab_size: int) -> Float[Tensor, "steps"]:
@@ -162,48 +167,59 @@ def rdm(
     x: Int[Tensor, "batch length"],
     free: Bool[Tensor, "batch length"],
     keys: Int[Tensor, "batch length"],
-    num_steps: int,
+    alphas: Float[Tensor, "steps_plus_1"],
+    noise: Noise,
     *,
     shape: Literal["linear", "cosine"] = "cosine",
-    conditional: bool = True,
+    conditional: bool = False,
     stochastic: float = 0.0,
     on_call: OnCall = ignore,
 ) -> Sample:
     """Reparameterised discrete diffusion, the paper's comparison: S calls, the lowest scores stay noise.
 
     At call i = 0..S-1 the floor(L r_i) lowest-scoring free positions are noise, r_i = 1 - (i+1)/S (linear) or
-    cos(pi (i+1) / 2S) (cosine); the others hold data.
+    cos(pi (i+1) / 2S) (cosine). A noise position outside this set is written; a restored one inside it returns to
+    noise, which for multinomial noise is q(x_t | x_{t-1} = the present token): kept with probability beta_t, else new.
 
     Args:
         predict: one network call.
-        x: initial noise, which positions return to.
+        x: initial noise.
         free: positions to be sampled.
-        keys: of the Gumbel noise.
-        num_steps: S.
+        keys: of the random numbers.
+        alphas: alpha_0..alpha_S.
+        noise: what positions return to.
         shape: of r_i.
-        conditional: keep a restored token while it stays out of the noise set; else write it anew at every call.
+        conditional: return a restored position to noise only if its token was predicted again with a lower score
+            (`cond`); else whenever it is among the lowest (`uncond`).
         stochastic: strength of Gumbel noise on the scores, scaled by r_i; 0 is deterministic.
         on_call: called after every call.
     """
-    noise, x, scores = x, x.clone(), no_scores(x)
+    x, scores = x.clone(), no_scores(x)
     row, position = free.nonzero(as_tuple=True)
-    restored = torch.zeros_like(free)
-    count = free.sum(1)
+    key, waiting = keys[row, position], torch.ones_like(row, dtype=torch.bool)
+    count, num_steps = free.sum(1), len(alphas) - 1
+    stays = [0.0] * num_steps
+    if isinstance(noise, MultinomialNoise):
+        stays = step_survival(alphas[:-1], alphas[1:]).flip(0).tolist()
     for i in range(num_steps):
         t = torch.full((len(x),), num_steps - i, device=x.device)
-        drawn = predict(x, t, row, position)
+        drawn, now = predict(x, t, row, position), x[row, position]
         ratio = _noise_ratio(shape, i, num_steps)
         ranking = drawn.scores
         if stochastic > 0:
-            u = draw(keys[row, position], i).clamp(min=1e-12)
+            u = draw(key, 3 * i).clamp(min=1e-12)
             ranking = ranking - stochastic * ratio * torch.log(-torch.log(u))
         number = count - (count * ratio).floor().long()
-        data = best(spread(ranking, row, position, x), number) & free
-        write = (data & ~restored if conditional else data)[row, position]
-        kept = torch.where(data[row, position], x[row, position], noise[row, position])
-        x[row, position] = torch.where(write, drawn.tokens, kept)
-        scores[row, position] = torch.where(write, drawn.scores, scores[row, position])
-        restored = data
+        lowest = ~best(spread(ranking, row, position, x), number)[row, position]
+        falls = lowest
+        if conditional:
+            falls = lowest & (waiting | ((drawn.tokens == now) & (drawn.scores < scores[row, position])))
+        write = waiting & ~lowest
+        fresh = torch.where(draw(key, 3 * i + 1) < stays[i], now, noise.sample(draw(key, 3 * i + 2)))
+        x[row, position] = torch.where(write, drawn.tokens, torch.where(falls, fresh, now))
+        kept = torch.where(write, drawn.scores, scores[row, position])
+        scores[row, position] = torch.where(falls, 0.0, kept)
+        waiting = falls
         on_call(len(x), t, x)
     return x, scores
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from shared_core.device import resolve_device
+from shared_core.device import check_seed, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_text
 from torch import Tensor
@@ -21,7 +22,7 @@ from dndm_sampler import corpus
 from dndm_sampler.config import SampleConfig, TrainConfig
 from dndm_sampler.nfe import BatchTimes, nfe_bound, nfe_distribution
 from dndm_sampler.reproduce.registry import new_figure
-from dndm_sampler.sampler import DNDMSampler
+from dndm_sampler.sampler import BiasWarning, DNDMSampler
 from dndm_sampler.schedule import TransitionSchedule
 from dndm_sampler.training import load_model, train_text, train_translation
 from dndm_sampler.transition_times import Order
@@ -72,6 +73,7 @@ def make_plan(
     seed: int,
 ) -> None:
     """Print the transition times of a batch as JSON, or write them to a .json or .csv file."""
+    check_seed(seed)
     if out is not None and Path(out).suffix not in (".json", ".csv"):
         raise InputError(f"--out must end in .json or .csv, got {out}")
     sampler = DNDMSampler(lambda x, t: x, mask_token_id=0, schedule=schedule, num_steps=num_steps,
@@ -204,6 +206,10 @@ def sample_text(
     """Sample and print, or write a .txt or .jsonl file."""
     if out is not None and Path(out).suffix not in (".txt", ".jsonl"):
         raise InputError(f"--out must end in .txt or .jsonl, got {out}")
+    check_seed(seed)
+    for name, text in (("infill", infill), ("prompt", prompt)):
+        if text == "":
+            raise InputError(f"--{name} is empty: give at least one character")
     if infill is not None and prompt is not None:
         raise InputError("give --infill or --prompt, not both: a prompt is an infill whose rest is open")
     if batch_size < 1:
@@ -211,7 +217,10 @@ def sample_text(
     resolved = resolve_device(device)
     loaded = load_text_model(model, resolved)
     options = asdict(replace(settings, schedule=settings.schedule or loaded.train_schedule))
-    sampler = DNDMSampler(loaded.denoiser, **loaded.noise, **options, train_schedule=loaded.train_schedule)
+    with warnings.catch_warnings(record=True, action="always", category=BiasWarning) as bias:
+        sampler = DNDMSampler(loaded.denoiser, **loaded.noise, **options, train_schedule=loaded.train_schedule)
+    for warning in bias:
+        log.warning("%s", warning.message)
     generator = torch.Generator().manual_seed(seed)
     given = _given(loaded, infill, prompt, length)
     if given is None:

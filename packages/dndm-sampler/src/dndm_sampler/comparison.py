@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from shared_core.device import resolve_device
+from shared_core.device import check_seed, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import write_text
 from shared_core.logging import progress
@@ -18,8 +18,7 @@ from dndm_sampler import corpus
 from dndm_sampler.commands import load_text_model, print_rows
 from dndm_sampler.markov_chain import MarkovChainDenoiser
 from dndm_sampler.metrics import TextScorer
-from dndm_sampler.reproduce.registry import new_figure
-from dndm_sampler.sampler import DNDMSampler
+from dndm_sampler.reproduce.registry import new_figure, unwarned_sampler
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "dndm": {},
@@ -59,6 +58,10 @@ def compare_samplers(
         InputError: for an unknown sampler, one that does not fit the noise, or a model that cannot be read.
     """
     resolved = resolve_device(device)
+    check_seed(seed)
+    for option, value in (("--length", length), ("--batch-size", batch_size)):
+        if value < 1:
+            raise InputError(f"{option} must be at least 1, got {value}")
     unknown = [name for name in samplers or [] if name not in SAMPLERS]
     if unknown:
         raise InputError(f"--samplers: there is no {unknown[0]!r}; samplers: {', '.join(SAMPLERS)}")
@@ -115,7 +118,7 @@ def _measure(
     subject: Subject, name: str, T: int | None, batch_size: int, length: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
     options = {"num_steps": T, **SAMPLERS[name]}
-    sampler = DNDMSampler(subject.denoiser, **subject.noise, schedule=subject.schedule, **options)
+    sampler = unwarned_sampler(subject.denoiser, **subject.noise, schedule=subject.schedule, **options)
     start = time.perf_counter()
     found = sampler.sample(batch_size, length, generator=torch.Generator().manual_seed(seed), device=device)
     seconds = time.perf_counter() - start

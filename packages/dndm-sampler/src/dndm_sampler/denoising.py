@@ -1,5 +1,6 @@
 """One network call: logits only where they are needed, checked, corrected, drawn, and counted."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -40,6 +41,16 @@ def as_split(denoiser: Any) -> SplitDenoiser | None:
     if all(callable(part) and not isinstance(part, torch.nn.Module) for part in parts):
         return cast(SplitDenoiser, denoiser)
     return None
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not 0 or a positive number.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature must be 0 or more, and finite, got {temperature}")
 
 
 class Drawn(NamedTuple):
@@ -83,6 +94,10 @@ class ModelTime:
         if self.time_map == "matched":
             u = self.train_schedule.quantile(1 - self.schedule.alpha(u)).to(dtype)
         return u
+
+    def describe(self, t: Num[Tensor, ""]) -> str:
+        """A time of the sampler in words."""
+        return f"time {float(t):.4g}" if self.num_steps is None else f"step t = {int(t)} of {self.num_steps}"
 
     def alpha(self, model_time: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
         """The share of clean tokens that the denoiser expects at this model time."""
@@ -138,7 +153,7 @@ class Predictor:
         """One network call on the first rows of the batch; tokens are drawn at (row, position) only.
 
         Raises:
-            RunError: if a needed logit is NaN or +inf, or no token is left possible (says at which call and time).
+            RunError: if a needed logit is NaN or +inf, or no token is left possible (says at which call and step).
             InputError: if the logits have the wrong shape or type.
         """
         u = self.model_time(t)
@@ -150,10 +165,11 @@ class Predictor:
         p = logits.softmax(-1)
         cdf = p.cumsum(-1)
         # NaN, +inf and a row where no token is left (all -inf) all turn the sum into NaN
-        if bool(cdf[:, -1].isnan().any()):
+        bad = cdf[:, -1].isnan()
+        if bool(bad.any()):
             raise RunError(
-                f"the denoiser gave NaN, +inf or only -inf logits at call {len(self.rows_of_calls)} "
-                f"(time {float(u[0]):.4g}): no token can be drawn"
+                f"the denoiser gave NaN, +inf or only -inf logits at call {len(self.rows_of_calls)}, "
+                f"{self.model_time.describe(t[row[bad][0]])}: no token can be drawn"
             )
         if self.temperature == 0:
             tokens = p.argmax(-1)

@@ -25,7 +25,7 @@ class MarkovChainDenoiser(torch.nn.Module):
     Raises:
         InputError: if the laws do not fit or do not sum to 1.
 
-    Called with (x [rows, length], t [rows]) it returns log-probabilities [rows, length, V] in float64.
+    Called with (x [rows, length], t [rows]) it returns logits [rows, length, V] in float64.
     """
 
     initial: Tensor
@@ -60,24 +60,35 @@ class MarkovChainDenoiser(torch.nn.Module):
         return cls(stationary / stationary.sum(), transition, noise, schedule)
 
     def forward(self, x: Int[Tensor, "rows length"], t: Float[Tensor, "rows"]) -> Float[Tensor, "rows length vocab"]:
-        """Log-posterior of every position by the forward-backward recursion, O(length V^2) a row."""
-        emission = self._emission(x, t)
-        forward = [emission[:, 0] * self.initial]
-        for n in range(1, x.shape[1]):
-            forward.append(_normalised(forward[-1] @ self.transition * emission[:, n]))
-        backward = [torch.ones_like(forward[0])]
-        for n in range(x.shape[1] - 1, 0, -1):
-            backward.append(_normalised((backward[-1] * emission[:, n]) @ self.transition.T))
-        joint = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
-        return joint.clamp(min=1e-300).log()
+        """Log-posterior of every position, up to a constant."""
+        return self.head(self.hidden(x, t))
 
-    def _emission(self, x: Int[Tensor, "rows length"], t: Float[Tensor, "rows"]) -> Float[Tensor, "rows length vocab"]:
+    def head(self, hidden: Float[Tensor, "*positions vocab"]) -> Float[Tensor, "*positions vocab"]:
+        """Logarithm of posterior weights."""
+        return hidden.clamp(min=1e-300).log()
+
+    def hidden(self, x: Int[Tensor, "rows length"], t: Float[Tensor, "rows"]) -> Float[Tensor, "rows length vocab"]:
+        """Posterior weights by the forward-backward recursion, O(length V^2) a row."""
+        emission = self._emission(x.T, t)
+        length = len(emission)
+        # both recursions at once, the second from the last position to the first: half as many small operations
+        steps = torch.stack([self.transition, self.transition.mT])
+        messages = emission.new_ones(length, 2, *emission.shape[1:])
+        messages[0, 0] = self.initial
+        for n in range(1, length):
+            seen = messages[n - 1] * torch.stack([emission[n - 1], emission[length - n]])
+            if n % 8 == 0:  # keeps float64 far from underflow
+                seen = seen / seen.sum(-1, keepdim=True)
+            torch.matmul(seen, steps, out=messages[n])
+        return emission.mul_(messages[:, 0]).mul_(messages[:, 1].flip(0)).transpose(0, 1)
+
+    def _emission(self, x: Int[Tensor, "length rows"], t: Float[Tensor, "rows"]) -> Float[Tensor, "length rows vocab"]:
         vocab = len(self.initial)
-        if self.noise == "absorbing":
-            emission = torch.nn.functional.one_hot(x, vocab + 1)[..., :vocab].to(self.initial)
-            return torch.where((x == vocab)[..., None], 1.0, emission)
-        alpha = self.schedule.alpha(t)[:, None, None].to(self.initial)
-        return alpha * torch.nn.functional.one_hot(x, vocab) + (1 - alpha) / vocab
+        same = torch.eye(vocab, dtype=self.initial.dtype, device=x.device)
+        if self.noise == "absorbing":  # a mask agrees with every token
+            return torch.cat([same, torch.ones_like(same[:1])])[x]
+        alpha = self.schedule.alpha(t)[:, None].to(self.initial)
+        return alpha * same[x] + (1 - alpha) / vocab
 
     def nll(self, x: Int[Tensor, "rows length"]) -> Float[Tensor, "rows"]:
         """Exact negative log-likelihood of clean sequences, nats a token."""
@@ -94,7 +105,3 @@ class MarkovChainDenoiser(torch.nn.Module):
         for _ in range(length - 1):
             tokens.append(torch.multinomial(self.transition[tokens[-1]], 1, generator=generator)[:, 0])
         return torch.stack(tokens, 1)
-
-
-def _normalised(weights: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
-    return weights / weights.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How many network calls a plan will need, before spending any (paper: Theorem D.1 on the number of function calls)."""
+"""How many network calls a plan will need, before spending any (the paper's theorem on function evaluations)."""
 
 import math
 from typing import Literal, NamedTuple
@@ -11,6 +11,7 @@ from torch import Tensor
 from dndm_sampler.schedule import TransitionSchedule
 
 BatchTimes = Literal["per_row", "shared", "lockstep"]
+MAX_POSITIONS, MAX_STEPS = 10_000, 100_000  # of the exact law: seconds, and less than a gigabyte
 
 
 class NFELaw(NamedTuple):
@@ -74,12 +75,17 @@ def nfe_distribution(
             share one set of calls).
 
     Raises:
-        InputError: if a size is below 1.
+        InputError: if a size is below 1, or too large for the recursion.
     """
     _check_length(length)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     positions = length * batch_size if batch_times == "lockstep" else length
+    if positions > MAX_POSITIONS or (num_steps or 1) > MAX_STEPS:
+        raise InputError(
+            f"the exact law of the number of calls is for up to {MAX_POSITIONS} positions and {MAX_STEPS} steps, got "
+            f"{positions} and {num_steps}; num_steps=None is the limit of many steps, expected_nfe has no such limit"
+        )
     if num_steps is None:
         law = torch.zeros(positions + 1, dtype=torch.float64)
         law[positions] = 1
@@ -93,26 +99,28 @@ def nfe_distribution(
 def _distinct_values_law(pmf: Float[Tensor, "steps"], positions: int) -> Float[Tensor, "max_calls_plus_1"]:
     """Law of the number of distinct values among `positions` independent draws from `pmf`.
 
-    Only the window of "positions left" that carries mass is updated at a step; what is dropped is below 1e-18.
+    Only the window of (calls, positions left) that carries mass is updated at a step; what is dropped is below 1e-18.
     """
     hazards = (pmf / pmf.cumsum(0).clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1)
     log_factorial = torch.lgamma(torch.arange(positions + 1, dtype=torch.float64) + 1)
     state = torch.zeros(min(positions, len(pmf)) + 1, positions + 1, dtype=torch.float64)  # [calls, positions left]
     state[0, positions] = 1
+    first, last, low, high = 0, 0, positions, positions  # the window: calls first..last, positions left low..high
     for hazard in hazards.flip(0).tolist():
         if hazard == 0:
             continue
-        carrying = (state.sum(0) > 1e-18).nonzero()
-        low, high = int(carrying[0]), int(carrying[-1])
         reach = math.ceil(high * hazard + 12 * math.sqrt(high * hazard)) + 40
         bottom = max(0, low - reach)
         binomial = _binomial(log_factorial, low, bottom, high, hazard)
-        window = state[:, low : high + 1].clone()
-        state.zero_()
-        stay = torch.diagonal(binomial, offset=low - bottom)
-        state[:, low : high + 1] = window * stay
+        window = state[first : last + 1, low : high + 1].clone()
+        state[first : last + 1, low : high + 1] *= torch.diagonal(binomial, offset=low - bottom)
         torch.diagonal(binomial, offset=low - bottom).zero_()
-        state[1:, bottom : high + 1] += (window @ binomial)[:-1]
+        end = min(last + 1, len(state) - 1)
+        state[first + 1 : end + 1, bottom : high + 1] += (window @ binomial)[: end - first]
+        around = state[first : end + 1, bottom : high + 1]
+        calls, left = ((around.sum(axis) > 1e-18).nonzero()[:, 0].tolist() for axis in (1, 0))
+        first, last = first + calls[0], first + calls[-1]
+        low, high = bottom + left[0], bottom + left[-1]
     return state.sum(1)
 
 

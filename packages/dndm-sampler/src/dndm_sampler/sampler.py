@@ -1,5 +1,6 @@
 """`DNDMSampler`: one object for the paper's algorithms and the baselines, on any denoiser."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from dndm_sampler import algorithms, baselines
 from dndm_sampler.algorithms import OnCall, ignore
-from dndm_sampler.denoising import Denoiser, ModelTime, Predictor, TimeMap
+from dndm_sampler.denoising import Denoiser, ModelTime, Predictor, TimeMap, check_temperature
 from dndm_sampler.noise import AbsorbingNoise, MultinomialNoise, Noise
 from dndm_sampler.randomness import MOVES, NOISE, TIMES, TOKENS, CounterUniforms
 from dndm_sampler.schedule import TransitionSchedule
@@ -28,6 +29,10 @@ from dndm_sampler.transition_times import (
 )
 
 Method = Literal["dndm", "ancestral", "thinned_ancestral", "rdm"]
+
+
+class BiasWarning(UserWarning):
+    """Algorithm 1 samples tokens with multinomial noise, which is biased whatever the denoiser."""
 
 
 @dataclass
@@ -82,6 +87,9 @@ class DNDMSampler:
     Raises:
         InputError: naming the argument that is missing, out of range or contradicts another.
 
+    Warns:
+        BiasWarning: for Algorithm 1 with multinomial noise and sampled tokens.
+
     Example:
         >>> denoiser = lambda x, t: torch.zeros(*x.shape, 4)
         >>> sampler = DNDMSampler(denoiser, noise="absorbing", mask_token_id=3, num_steps=1000)
@@ -120,16 +128,29 @@ class DNDMSampler:
             raise InputError(f"num_steps must be at least 1, or None for continuous time, got {num_steps}")
         if num_calls is not None and num_calls < 1:
             raise InputError(f"num_calls must be at least 1, got {num_calls}")
-        if not temperature >= 0:
-            raise InputError(f"temperature must be 0 or more, got {temperature}")
+        check_temperature(temperature)
         self.method, self.version, self.top_k, self.remask, self.order = method, version, top_k, remask, order
         self.num_steps = None if num_calls is not None else num_steps
         self.num_calls = num_calls
         self.temperature, self.loo, self.batch_times = temperature, token_correction == "loo", batch_times
         self._check_choices(token_correction, scalar_time)
+        if self._is_biased():
+            warnings.warn(
+                "Algorithm 1 with multinomial noise and sampled tokens is biased even with a perfect denoiser: it "
+                "takes noise that is not written yet for data; method='thinned_ancestral' has no such bias, "
+                "token_correction='loo' less of it",
+                BiasWarning,
+                stacklevel=2,
+            )
         self.model_time = ModelTime(self.schedule, self.num_steps, time_map, train)
         special = (self.noise.mask_token_id,) if isinstance(self.noise, AbsorbingNoise) else ()
+        if any(token < 0 for token in forbidden_token_ids):
+            raise InputError(f"forbidden_token_ids must be token ids, got {min(forbidden_token_ids)}")
         self.forbidden = (*special, *forbidden_token_ids)
+
+    def _is_biased(self) -> bool:
+        algorithm_1 = self.method == "dndm" and self.version == 1 and not self.top_k
+        return algorithm_1 and isinstance(self.noise, MultinomialNoise) and self.temperature > 0 and not self.loo
 
     def _check_choices(self, token_correction: str | None, scalar_time: bool) -> None:
         choices = {"method": ("dndm", "ancestral", "thinned_ancestral", "rdm"), "version": (1, 2)}
@@ -190,7 +211,7 @@ class DNDMSampler:
 
         Raises:
             InputError: if sizes are missing or contradict, or the logits do not fit.
-            RunError: if logits are not finite (says at which call).
+            RunError: if logits are not finite (says at which call and step).
         """
         x, free = self._start(batch_size, length, input_ids, fixed_mask, device)
         uniforms = CounterUniforms(generator, x.device)
@@ -233,9 +254,9 @@ class DNDMSampler:
             return tau, tau, busiest_first(count_times(tau)), self._algorithm()
         assert self.num_steps is not None  # checked in _check_choices
         keys = uniforms.keys(MOVES, row_ids, free.shape[1])
-        if self.method == "rdm":
-            return None, free, row_ids, partial(baselines.rdm, keys=keys, num_steps=self.num_steps)
         alphas = self.schedule.alphas(self.num_steps)
+        if self.method == "rdm":
+            return None, free, row_ids, partial(baselines.rdm, keys=keys, alphas=alphas, noise=self.noise)
         if isinstance(self.noise, AbsorbingNoise):
             return None, free, row_ids, partial(baselines.ancestral_absorbing, alphas=alphas, keys=keys)
         chain = partial(baselines.ancestral_multinomial, alphas=alphas, noise=self.noise, keys=keys)
@@ -277,8 +298,10 @@ class DNDMSampler:
         return tau, count_times(tau)
 
     def _algorithm(self) -> Any:
+        if self.top_k and self.remask:
+            return partial(algorithms.dndm_topk_remask, to_noise=isinstance(self.noise, AbsorbingNoise))
         if self.top_k:
-            return algorithms.dndm_topk_remask if self.remask else algorithms.dndm_topk
+            return algorithms.dndm_topk
         return algorithms.dndm_refresh if self.version == 2 else algorithms.dndm
 
     def _start(

@@ -77,8 +77,8 @@ class TransitionSchedule:
 
     def _named(self, kind: str, a: float, b: float) -> AlphaFunction:
         if kind == "beta":
-            if not (a > 0 and b > 0):
-                raise InputError(f"schedule: beta needs a > 0 and b > 0, got a = {a:g}, b = {b:g}")
+            if not (0 < a < math.inf and 0 < b < math.inf):
+                raise InputError(f"schedule: beta needs a > 0 and b > 0, finite, got a = {a:g}, b = {b:g}")
             self.name = f"beta:{a:g},{b:g}"
             self._quantile = lambda v: torch.from_numpy(betaincinv(a, b, v.numpy()))
             return lambda u: torch.from_numpy(betaincc(a, b, u.numpy()))
@@ -130,7 +130,7 @@ class TransitionSchedule:
         return self.alpha(torch.linspace(0, 1, num_steps + 1, dtype=torch.float64))
 
     def pmf(self, num_steps: int) -> Float[Tensor, "num_steps"]:
-        """P(tau = t) = alpha_{t-1} - alpha_t for t = 1..T (paper: Theorem 3.6)."""
+        """P(tau = t) = alpha_{t-1} - alpha_t for t = 1..T: the law of the transition time, as in the paper."""
         alphas = self.alphas(num_steps)
         return alphas[:-1] - alphas[1:]
 

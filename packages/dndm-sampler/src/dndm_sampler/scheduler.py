@@ -17,7 +17,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from dndm_sampler.algorithms import best, spread
-from dndm_sampler.denoising import ModelTime, Predictor
+from dndm_sampler.denoising import ModelTime, Predictor, check_temperature
 from dndm_sampler.noise import AbsorbingNoise, MultinomialNoise, Noise
 from dndm_sampler.randomness import TIMES, TOKENS, CounterUniforms
 from dndm_sampler.schedule import TransitionSchedule
@@ -162,7 +162,7 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffu
             raise InputError("mask_token_id is for absorbing noise; multinomial noise has no mask")
         if num_train_timesteps < 1:
             raise InputError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}")
-        _check_temperature(temperature)
+        check_temperature(temperature)
         self._schedule = (
             TransitionSchedule.parse(schedule) if isinstance(schedule, str) else TransitionSchedule(list(schedule))
         )
@@ -269,7 +269,7 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffu
         if sample.ndim != 2 or sample.is_floating_point():
             raise InputError(f"sample must be token ids [batch, block], got {sample.dtype} {list(sample.shape)}")
         temperature = self._options.temperature if temperature is None else temperature
-        _check_temperature(temperature)
+        check_temperature(temperature)
         if block_refinement.get("sampling_method") == "greedy":
             temperature = 0.0
         index = self._index(timestep)
@@ -455,11 +455,6 @@ def _turns_of_rows(
     # one spare turn: fixed positions have time 0, which comes last
     times = torch.zeros(len(tau), tau.shape[1] + 1, dtype=tau.dtype, device=tau.device).scatter_(1, turn, falling)
     return times, torch.empty_like(place).scatter_(1, place, turn)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature >= 0:
-        raise InputError(f"temperature must be 0 or more, got {temperature}")
 
 
 def _check_options(options: dict[str, Any]) -> None:

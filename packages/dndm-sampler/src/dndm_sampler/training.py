@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from shared_core.device import check_seed
 from shared_core.errors import InputError, RunError
 from shared_core.files import atomic_path
 from shared_core.logging import progress
@@ -62,9 +63,10 @@ def corrupt(
 
 
 def denoising_loss(model: nn.Module, noisy: NoisyBatch, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the clean tokens where the loss counts."""
+    """Mean cross-entropy of the clean tokens where the loss counts; 0 where it counts nowhere (no token was masked)."""
     logits = model(noisy.noisy, noisy.t, **batch.inputs)
-    return nn.functional.cross_entropy(logits[noisy.where], batch.clean[noisy.where])
+    total = nn.functional.cross_entropy(logits[noisy.where], batch.clean[noisy.where], reduction="sum")
+    return total / noisy.where.sum().clamp(min=1)
 
 
 def train_text(
@@ -89,6 +91,12 @@ def train_text(
     _check(config)
     ids = corpus.load_corpus(text, config.length, config.max_characters)
     train_ids, held_out = corpus.split(ids, config.held_out)
+    for part, name in ((train_ids, "training"), (held_out, "held-out")):
+        if len(part) < config.length:
+            raise InputError(
+                f"the {name} part of the text holds {len(part)} characters, less than one row of length "
+                f"{config.length}; change held_out ({config.held_out}) or length, or give more text"
+            )
 
     def batch(generator: torch.Generator, held: bool = False) -> Batch:
         source = held_out if held else train_ids
@@ -102,6 +110,8 @@ def train_text(
 def train_translation(out: str | Path, config: TrainConfig, seed: int, device: torch.device) -> nn.Module:
     """Train a `Translator` on the toy translation task; arguments, result and errors as `train_text`."""
     _check(config)
+    if config.width < 4 or config.width % 4:
+        raise InputError(f"width must be a positive multiple of 4 for the translation task, got {config.width}")
 
     def batch(generator: torch.Generator, held: bool = False) -> Batch:
         # numbers divisible by ten are held out: never trained on, always evaluated
@@ -132,6 +142,7 @@ def _train(
     make_batch: Callable[..., Batch],
     task: str,
 ) -> nn.Module:
+    check_seed(seed)
     torch.manual_seed(seed)
     model, vocab_size = build_model(task, config)
     model.to(device)
@@ -248,7 +259,9 @@ def _check(config: TrainConfig) -> None:
     for name in ("length", "num_steps", "batch_size", "checkpoint_every"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if not 0 < config.held_out < 1:
-        raise InputError(f"held_out must be between 0 and 1, got {config.held_out}")
+    if not 0.01 <= config.held_out <= 0.5:
+        raise InputError(f"held_out must be from 0.01 to 0.5, got {config.held_out}")
+    if config.max_characters is not None and config.max_characters < 1:
+        raise InputError(f"max_characters must be at least 1, got {config.max_characters}")
     if not config.learning_rate > 0:
         raise InputError(f"learning_rate must be positive, got {config.learning_rate}")

@@ -20,7 +20,7 @@ Order = Literal["random", "left_to_right", "right_to_left"]
 def transition_times(
     alphas: Float[Tensor, "steps_plus_1"], shape: tuple[int, int], generator: torch.Generator | None = None
 ) -> Int[Tensor, "batch position"]:
-    """Draw the step at which each position moves from noise to data (paper: Theorem 3.6).
+    """Draw the step at which each position moves from noise to data (the transition time of the paper).
 
     P(tau = t) = alphas[t - 1] - alphas[t] for t = 1..T, independently for every position.
 

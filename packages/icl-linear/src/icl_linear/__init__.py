@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from icl_linear.bound import (
         TaskBound,
         attention_rate,
+        bayes_factor,
+        bayes_factor_limit,
         effective_dimension,
         ridge_rate,
         task_bound,
         theorem_step,
     )
     from icl_linear.estimate import compare_held_out, estimate_problem
+    from icl_linear.expected_run import ExpectedRun, expected_sgd
     from icl_linear.one_pass_sgd import empirical_risk_minimiser, run_sgd, sgd
     from icl_linear.plan import Plan, tasks_needed
     from icl_linear.problem import Problem
@@ -36,16 +39,20 @@ if TYPE_CHECKING:
     )
     from icl_linear.sampling import Statistics, Tasks, sample_statistics, sample_tasks
     from icl_linear.schedule import Schedule, constant, explicit, geometric, polynomial
-    from icl_linear.sgd_recursion import ExpectedRun, expected_sgd, max_stable_step
     from icl_linear.spectra import make_problem, spectrum
+    from icl_linear.stable_step import max_stable_step
     from icl_linear.task_table import fit_scaling, read_tasks
     from icl_linear.training import Training, evaluate_module, make_model, make_optimizer, train_module
 
 _MODULES = {
     "attention": ("ICLTransformer", "LinearAttention", "deinterleave", "interleave"),
-    "bound": ("TaskBound", "attention_rate", "effective_dimension", "ridge_rate", "task_bound", "theorem_step"),
+    "bound": (
+        "TaskBound", "attention_rate", "bayes_factor", "bayes_factor_limit", "effective_dimension", "ridge_rate",
+        "task_bound", "theorem_step",
+    ),
     "estimate": ("compare_held_out", "estimate_problem"),
-    "sgd_recursion": ("ExpectedRun", "expected_sgd", "max_stable_step"),
+    "expected_run": ("ExpectedRun", "expected_sgd"),
+    "stable_step": ("max_stable_step",),
     "prompt_moments": ("moments",),
     "plan": ("Plan", "tasks_needed"),
     "problem": ("Problem",),
@@ -87,6 +94,8 @@ __all__ = [
     "Tasks",
     "Training",
     "attention_rate",
+    "bayes_factor",
+    "bayes_factor_limit",
     "bayes_risk",
     "compare_held_out",
     "conditional_bayes_risk",

@@ -85,7 +85,7 @@ class LinearAttention(nn.Module):
         if self.weights != "full":
             return 0.0
         product, last = (self.key.T @ self.query).detach(), self.value[-1].detach()
-        rest = (product[-1, :-1].norm() * last[-1].abs() + last[:-1].norm() * product[:, :-1].norm()) ** 1.0
+        rest = product[-1, :-1].norm() * last[-1].abs() + last[:-1].norm() * product[:, :-1].norm()
         return float(rest / (last[-1].abs() * product[:-1, :-1].norm()))
 
 

@@ -100,3 +100,28 @@ def attention_rate(problem: Problem, trained: int, tested: int) -> float:
     lam = problem.eigenvalues
     price = torch.minimum(lam / at_trained**2, 1 / lam) * (lam / at_tested).clamp(max=1)
     return ridge_rate(problem, tested) + problem.psi**2 * (at_tested - at_trained) ** 2 * float(price.sum())
+
+
+def bayes_factor(problem: Problem) -> float:
+    """What attention's risk over the noise is at most, as a multiple of Bayes', at every N = M.
+
+    1 + psi^2 (tr H + lambda_1) / sigma^2, at most 1 + 2 psi^2 tr H / sigma^2: it depends on neither N nor d. Our proof:
+    Bayes' risk over the noise is at least sigma^2 sum lambda / (N lambda + sigma^2 / psi^2) (Jensen: the inverse is
+    convex), and attention's exceeds that by at most this factor in every direction.
+
+    Raises:
+        InputError: if sigma is 0.
+    """
+    noise = check_positive("sigma", problem.sigma) ** 2
+    return 1 + problem.psi**2 * (problem.trace + float(problem.eigenvalues.max())) / noise
+
+
+def bayes_factor_limit(problem: Problem) -> float:
+    """Attention's risk over the noise divided by Bayes' as N = M grows: 1 + (psi^2 tr H / sigma^2) (1 + 1 / d).
+
+    N times the former tends to psi^2 (d + 1) tr H + d sigma^2, N times the latter to d sigma^2.
+
+    Raises:
+        InputError: if sigma is 0.
+    """
+    return 1 + problem.psi**2 * problem.trace / check_positive("sigma", problem.sigma) ** 2 * (1 + 1 / problem.d)

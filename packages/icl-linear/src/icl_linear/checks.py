@@ -30,7 +30,8 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     Raises:
         InputError: for anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not whole or value != int(value) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
     return int(value)
 

@@ -39,7 +39,7 @@ def risk(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import risk_table
+    from icl_linear.verbs.theory import risk_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "test": test, "gamma": gamma, "draws": draws, "seed": seed}
@@ -75,7 +75,7 @@ def curve(
         trace: a named spectrum is scaled to this trace; null leaves it as it is.
         context: N, examples in each pretraining prompt.
         tasks: T, numbers of steps, each a run of its own (the schedule depends on T).
-        schedule: geometric (the paper's), constant, poly or poly:POWER.
+        schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
         step: gamma_0; half the largest stable step by default.
         batch: tasks averaged in each step.
         test: M, other numbers of examples at which to give the trained model's risk.
@@ -86,7 +86,7 @@ def curve(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import learning_curve
+    from icl_linear.verbs.theory import learning_curve
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "schedule": schedule, "step": step, "batch": batch}
@@ -126,7 +126,7 @@ def bound(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import bound_table
+    from icl_linear.verbs.theory import bound_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "tasks": tasks, "step": step, "test": test}
@@ -161,7 +161,7 @@ def plan(
         context: N, examples in each pretraining prompt.
         target: excess risk over the best attention model.
         relative: the target is a share of the untrained model's excess risk.
-        schedule: geometric (the paper's), constant, poly or poly:POWER.
+        schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
         step: gamma_0; half the largest stable step by default.
         batch: tasks averaged in each step.
         most: steps at which to give up.
@@ -170,7 +170,7 @@ def plan(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.verbs import plan_table
+    from icl_linear.verbs.theory import plan_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "target": target, "relative": relative, "schedule": schedule}
@@ -221,7 +221,7 @@ def train(
         steps: of the optimiser.
         batch: fresh tasks in each step; 1 for gamma, 64 for the others.
         lr: step size; half the largest stable one for gamma, 0.003 for attention, 0.001 for gpt2.
-        schedule: geometric, constant or poly[:POWER]; geometric for gamma, constant for the others.
+        schedule: geometric, constant, linear or poly[:POWER]; geometric for gamma, constant for the others.
         optimizer: adam or sgd, for the models trained by autograd.
         loss: query (the last position) or all (every prefix), for autograd; all for gpt2, query for attention.
         runs: independent runs at once, for gamma.
@@ -289,7 +289,7 @@ def compare(
         device: auto, cpu, cuda, cuda:N or mps.
     """
     from icl_linear.options import problem_on
-    from icl_linear.pretraining import compare_lengths, compare_run
+    from icl_linear.verbs.comparison import compare_lengths, compare_run
 
     if run is not None:
         compare_run(run, test, prompts, device, {"run": run, "test": test, "prompts": prompts}, out, json)
@@ -330,7 +330,7 @@ def estimate(
         out: folder for result.json, rows.csv and figures.
         json: print JSON instead of a table.
     """
-    from icl_linear.verbs import estimate_table
+    from icl_linear.verbs.estimation import estimate_table
 
     settings = {"data": data, "task": task, "target": target, "context": context, "fraction": fraction}
     settings |= {"standardize": standardize, "splits": splits, "passes": passes, "most": most, "seed": seed}

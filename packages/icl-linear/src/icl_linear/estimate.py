@@ -19,6 +19,7 @@ from icl_linear.problem import Problem
 from icl_linear.ridge import bayes_risk, ridge_coefficients
 from icl_linear.sampling import Statistics
 from icl_linear.schedule import geometric
+from icl_linear.stable_step import max_stable_step
 from icl_linear.task_table import TaskTable, check_rows, fit_scaling
 
 
@@ -181,8 +182,6 @@ def _pretrain(
     train: TaskTable, problem: Problem, context: int, passes: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Gamma in three ways: the plug-in optimum, one-pass SGD, the regularised minimiser over the same prompts."""
-    from icl_linear.sgd_recursion import max_stable_step
-
     prompts = []
     for _ in range(check_count("passes", passes)):
         for index in torch.randperm(len(train.y), generator=generator).tolist():

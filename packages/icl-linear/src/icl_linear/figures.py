@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 Series = Sequence[float]
 
@@ -52,7 +53,7 @@ def curves_figure(
     _finish(axes, x, y, title)
     if len(tasks) <= 7:  # the values that were asked for say more than powers of ten
         axes.set_xticks(list(tasks), [f"{value:g}" for value in tasks])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     return figure
 
 

@@ -33,11 +33,14 @@ def sgd_steps(
         batch: tasks averaged in each step.
     """
     v, x, y = tasks.v, tasks.x, tasks.y
-    weights = (step_sizes.to(v) / batch).repeat_interleave(batch)
-    step = torch.arange(len(weights), device=v.device) // batch
-    coupling = (x @ x.mT) * (v @ v.mT) * weights
-    coupling *= step[:, None] > step  # tasks of one step all meet the same Gamma
-    errors = (x @ gamma * v).sum(-1) - y
+    weights = step_sizes.to(v) / batch
+    if batch > 1:
+        weights = weights.repeat_interleave(batch)
+    coupling = (x @ x.mT).mul_(v @ v.mT).mul_(weights)
+    if batch > 1:  # tasks of one step all meet the same Gamma; beyond that, the solve reads the lower triangle only
+        step = torch.arange(len(weights), device=v.device) // batch
+        coupling *= step[:, None] > step
+    errors = (x @ gamma).mul_(v).sum(-1).sub_(y)
     errors = torch.linalg.solve_triangular(coupling, errors[..., None], upper=False, unitriangular=True)
     return torch.baddbmm(gamma, (x * weights[:, None] * errors).mT, v, alpha=-1)
 
@@ -73,7 +76,8 @@ def sgd(
     context, runs, batch = int(check_length("context", context)), check_count("runs", runs), check_count("batch", batch)
     gamma = _initial(problem, init, runs, dtype, generator.device)
     steps = block or max(1, 128 // batch)
-    sizes = torch.tensor(schedule.step_sizes(), dtype=dtype, device=generator.device)
+    phases = [torch.full((count,), size, dtype=dtype, device=generator.device) for size, count in schedule.phases]
+    sizes = torch.cat(phases)
     # Draw for many blocks at once: small random calls cost more than the numbers they return.
     drawn = max(1, 2_000_000 // (runs * batch * steps * problem.d))
     for start in range(0, schedule.steps, steps * drawn):

@@ -14,33 +14,27 @@ from torch import Tensor
 from icl_linear.checks import check_length
 from icl_linear.problem import Problem
 from icl_linear.spectra import make_problem, read_table
-from icl_linear.training import Training
+from icl_linear.training import Training, read_tensors
 
 
-def read_gamma(path: str, problem: Problem) -> Float[Tensor, "d d"]:
-    """Gamma from a text, .npy or safetensors file (its tensor `gamma`, or a checkpoint's); one row is a diagonal.
+def read_gamma(path: str, problem: Problem) -> Float[Tensor, "*runs d d"]:
+    """Gamma from a text, .npy or safetensors file (its tensor `gamma`: one, or those of many runs).
+
+    One row is a diagonal.
 
     Raises:
         InputError: if the file holds no Gamma of the problem's dimension.
     """
     if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        try:
-            tensors = load_file(path)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise InputError(f"{path} is not a safetensors file: {error}") from None
+        tensors = read_tensors(Path(path))
         found = next((tensors[name] for name in ("gamma", "model.gamma") if name in tensors), None)
         if found is None:
             raise InputError(f"{path} holds no tensor gamma; it has: {', '.join(tensors)}")
         gamma = found.double()
-        gamma = gamma.mean(0) if gamma.dim() == 3 else gamma
     else:
         gamma = read_table(path).squeeze()
     gamma = torch.diag(torch.atleast_1d(gamma)) if gamma.dim() <= 1 else gamma
-    if tuple(gamma.shape) != (problem.d, problem.d):
+    if tuple(gamma.shape[-2:]) != (problem.d, problem.d) or gamma.dim() > 3:
         raise InputError(
             f"{path} must hold a Gamma of {problem.d} x {problem.d}, got {' x '.join(map(str, gamma.shape))}"
         )
@@ -62,7 +56,7 @@ def problem_on(options: dict[str, Any], device: str) -> Problem:
 
 def train_options(options: dict[str, Any], **chosen: Any) -> Callable[..., None]:
     """Fill in each model's own defaults, refuse options of another model, and return the run to start."""
-    from icl_linear.pretraining import default_rate, train_run
+    from icl_linear.verbs.pretraining import default_rate, train_run
 
     model = chosen["model"]
     groups = {"gpt2": ("layers", "width", "heads", "max_context"), "autograd": ("optimizer", "loss")}

@@ -27,6 +27,7 @@ def emit(
     out: str | None,
     as_json: bool,
     folder: RunFolder | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> None:
     """Print `result` (its `rows` as the table), and write it into the folder `out` where one is named.
 
@@ -38,12 +39,15 @@ def emit(
         out: folder, or None to print only.
         as_json: print JSON instead of a table.
         folder: an open run folder to write into instead of `out`.
+        tables: more text files for the folder, name to content.
     """
     if folder is not None:
         _write(folder, result, figures)
     elif out is not None:
         with RunFolder(Path(out), package=PACKAGE, settings={"verb": verb, **settings}) as opened:
             _write(opened, result, figures)
+            for name, text in (tables or {}).items():
+                write_text(opened.path / name, text)
     if as_json:
         print(json.dumps(jsonable(result), indent=2, allow_nan=False))
     else:

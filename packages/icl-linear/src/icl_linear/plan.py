@@ -8,9 +8,10 @@ from shared_core.errors import InputError, RunError
 from icl_linear.attention_risk import excess_risk
 from icl_linear.bound import task_bound
 from icl_linear.checks import check_count, check_positive
+from icl_linear.expected_run import expected_sgd
 from icl_linear.problem import Problem
 from icl_linear.schedule import make_schedule
-from icl_linear.sgd_recursion import expected_sgd, max_stable_step
+from icl_linear.stable_step import max_stable_step
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,17 @@ def tasks_needed(
         precision: relative width at which the bisection stops.
 
     Raises:
-        InputError: for a target that is not above 0.
+        InputError: for a target that is not above 0, or not below the untrained model's excess risk.
         RunError: if `most` steps do not reach it (says how far they get), or the step size is unstable.
     """
     check_positive("target", target)
     check_count("most", most, least=2)
     step_size = step_size or max_stable_step(problem, context, batch) / 2
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
+    if start <= target:
+        raise InputError(
+            f"the target {target:g} is met without pretraining: the untrained model's excess is {start:.4g}"
+        )
     tried: dict[int, float] = {}
 
     def excess(steps: int) -> float:
@@ -115,20 +120,3 @@ def _search(excess: Callable[[int], float], target: float, most: int, precision:
         middle = (low + high) // 2
         low, high = (low, middle) if excess(middle) <= target else (middle, high)
     return high
-
-
-def step_for(problem: Problem, context: int, step: float | None, batch: int = 1) -> float:
-    """The step size to use: half the largest stable one by default.
-
-    Raises:
-        InputError: for a step beyond the largest stable one, which it states.
-    """
-    largest = max_stable_step(problem, context, batch)
-    if step is None:
-        return largest / 2
-    if check_positive("the step size", step) > largest:
-        raise InputError(
-            f"step {step:g} is unstable: the expected excess risk grows without end;"
-            f" the largest stable step here is {largest:.6g}"
-        )
-    return step

@@ -24,9 +24,19 @@ class Estimate(NamedTuple):
 
 
 def conditional_bayes_risk(problem: Problem, X: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch"]:
-    """E [(f_ridge - y)^2 | X] = sigma^2 + sigma^2 tr(H (X^T X + sigma^2 / psi^2 I)^-1), X in the eigenbasis of H."""
+    """E [(f_ridge - y)^2 | X] = sigma^2 + sigma^2 tr(H (X^T X + sigma^2 / psi^2 I)^-1), exact over task and noise.
+
+    Args:
+        problem: the tasks.
+        X: context inputs in the coordinates of the data.
+
+    Raises:
+        InputError: for inputs of another dimension.
+    """
+    if X.dim() < 2 or X.shape[-1] != problem.d:
+        raise InputError(f"X must have shape ... x examples x {problem.d}, got {' x '.join(map(str, X.shape))}")
     X = X.to(problem.eigenvalues)
-    return problem.sigma**2 + _posterior_trace(problem, X)
+    return problem.sigma**2 + _posterior_trace(problem, X if problem.basis is None else X @ problem.basis)
 
 
 def bayes_risk(problem: Problem, length: int, draws: int = 200, seed: int = 0) -> Estimate:

@@ -147,5 +147,6 @@ def sample_statistics(
     beta_h = beta * eigenvalues
     tau2 = (beta * beta_h).sum(-1) + problem.sigma**2
     spread = tau2.sqrt() * u.sqrt() / context
-    v = (u / context - spread * projection / tau2)[..., None] * beta_h + spread[..., None] * h
+    along = u / context - spread * projection / tau2
+    v = h.mul_(spread[..., None]).addcmul_(along[..., None], beta_h)
     return Statistics(v, x, y)

@@ -1,4 +1,4 @@
-"""Step sizes of one-pass SGD as constant phases: the paper's geometric decay, constant, polynomial, or given."""
+"""Step sizes of one-pass SGD as constant phases: the paper's geometric decay, other usual ones, or given."""
 
 import math
 from collections.abc import Sequence
@@ -66,6 +66,12 @@ def polynomial(gamma0: float, steps: int, power: float = 0.5) -> Schedule:
     return explicit([gamma0 / (t + 1) ** power for t in range(check_count("the number of tasks", steps))])
 
 
+def linear(gamma0: float, steps: int) -> Schedule:
+    """gamma_0 (1 - t / T): what transformers are usually trained with."""
+    gamma0, steps = check_positive("the step size", gamma0), check_count("the number of tasks", steps)
+    return explicit([gamma0 * (1 - t / steps) for t in range(steps)])
+
+
 def explicit(step_sizes: Sequence[float]) -> Schedule:
     """Given step sizes, one for each task."""
     if not len(step_sizes):
@@ -75,18 +81,19 @@ def explicit(step_sizes: Sequence[float]) -> Schedule:
 
 
 def make_schedule(kind: str, gamma0: float, steps: int) -> Schedule:
-    """A schedule by name: `geometric`, `constant`, `poly` or `poly:POWER`.
+    """A schedule by name: `geometric`, `constant`, `linear`, `poly` or `poly:POWER`.
 
     Raises:
         InputError: for another name.
     """
     name, _, parameter = kind.partition(":")
-    if kind in ("geometric", "constant"):
-        return {"geometric": geometric, "constant": constant}[kind](gamma0, steps)
+    makers = {"geometric": geometric, "constant": constant, "linear": linear}
+    if kind in makers:
+        return makers[kind](gamma0, steps)
     if name == "poly":
         try:
             return polynomial(gamma0, steps, float(parameter or 0.5))
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-    raise InputError(f"schedule must be geometric, constant, poly or poly:POWER, got {kind!r}")
+    raise InputError(f"schedule must be geometric, constant, linear, poly or poly:POWER, got {kind!r}")

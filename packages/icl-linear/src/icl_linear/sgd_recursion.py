@@ -9,24 +9,18 @@ step costs a few passes over S.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_linear.attention_risk import risk
-from icl_linear.checks import check_count, check_length, check_shape
+from icl_linear.checks import check_count
 from icl_linear.problem import Problem
-from icl_linear.prompt_moments import Table, moments
-from icl_linear.schedule import Schedule
-from icl_linear.threads import single_thread
+from icl_linear.prompt_moments import moments
 
 # Beyond this size of the linear map, stepping is quicker than powers of its matrix.
 LARGEST_MATRIX = 150
-# Up to this many distinct eigenvalues one thread is quicker than several.
-SMALL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +54,7 @@ class Recursion:
         self.eigenvalues, self.groups, self.sizes = _group(problem.eigenvalues, grouped)
         lam = self.eigenvalues
         found = moments(problem, context, lam)
-        representative = _first_of_each(self.groups, len(lam))
+        representative = first_of_each(self.groups, len(lam))
         self.star = problem.gamma_star(context)[representative]
         h_tilde = problem.h_tilde(context)[representative]
         self.W = lam[:, None] * h_tilde
@@ -179,130 +173,6 @@ class Recursion:
         return torch.einsum("bij,ij->b", state.pair, self.sizes[:, None] * self.sizes * pair_weights) + extra.sum(-1)
 
 
-@dataclass(frozen=True, eq=False)
-class ExpectedRun:
-    """Expected SGD at the recorded numbers of tasks.
-
-    Attributes:
-        tasks: recorded steps t.
-        excess: E R_N(Gamma_t) - min R_N, `inf` where the run has diverged.
-        states: the moments at those steps.
-    """
-
-    problem: Problem
-    context: int
-    recursion: Recursion
-    tasks: tuple[int, ...]
-    excess: Float[Tensor, records]
-    states: list[State] = field(repr=False)
-
-    def excess_at(self, length: float) -> Float[Tensor, records]:
-        """E R_M(Gamma_t) - sigma^2 with M = `length` context examples at test time (M may differ from N).
-
-        E (x^T Gamma v)^2 needs E Gamma_ij^2 = S_ij + [i = j](2 g_i D_i + g_i^2), and Gamma* is diagonal.
-        """
-        problem, recursion = self.problem, self.recursion
-        h_tilde = problem.h_tilde(length)[_first_of_each(recursion.groups, len(recursion.eigenvalues))]
-        weights = recursion.eigenvalues[:, None] * h_tilde
-        base = risk(problem, problem.gamma_star(self.context), length) - problem.sigma**2
-        slope = 2 * recursion.sizes * recursion.eigenvalues * (h_tilde * recursion.star)
-        slope = slope - 2 * problem.psi**2 * recursion.sizes * recursion.eigenvalues**2
-        values = [recursion.weigh(state, weights)[0] + slope @ state.mean[0] + base for state in self.states]
-        return torch.nan_to_num(torch.stack(values), nan=torch.inf)
-
-    def second_moments(self, index: int = -1) -> Float[Tensor, "d d"]:
-        """E Delta_ij^2 in the eigenbasis, d x d."""
-        state, groups = self.states[index], self.recursion.groups
-        full = state.pair[0][groups][:, groups].clone()
-        full.diagonal().copy_(state.same[0][groups])
-        return full
-
-
-def expected_sgd(
-    problem: Problem,
-    context: int,
-    schedule: Schedule,
-    *,
-    init: Float[Tensor, d] | Float[Tensor, "d d"] | None = None,
-    batch: int = 1,
-    record: Sequence[int] | None = None,
-    grouped: bool = True,
-) -> ExpectedRun:
-    """Exact expected excess risk of one-pass SGD on linear attention, over all its randomness.
-
-    Args:
-        problem: the tasks.
-        context: number N of context examples in each pretraining prompt.
-        schedule: step sizes, one fresh task (or `batch` of them) each.
-        init: Gamma_0, zero by default: diagonal in the eigenbasis (d,), or any matrix (d, d) in data coordinates.
-        batch: tasks averaged in each step.
-        record: steps at which to record, 0..T; only T by default.
-        grouped: share moments among equal eigenvalues where the start allows it.
-
-    Raises:
-        InputError: for a context below 1, a Gamma_0 of another shape, a recorded step outside 0..T.
-    """
-    context = int(check_length("context", context))
-    recursion, state = _start(problem, context, batch, init, grouped)
-    wanted = sorted({schedule.steps} if record is None else {check_count("record", t, least=0) for t in record})
-    if wanted and wanted[-1] > schedule.steps:
-        check_count(f"the schedule's length ({schedule.steps}) for record {wanted[-1]}", schedule.steps, wanted[-1])
-    states, now = [], 0
-    with single_thread(len(recursion.eigenvalues) <= SMALL):
-        for gamma, count in schedule.phases:
-            end = now + count
-            for target in [t for t in wanted if now <= t < end]:
-                state = recursion.advance(state, gamma, target - now)
-                states.append(state)
-                now = target
-            state, now = recursion.advance(state, gamma, end - now), end
-    states += [state] * (len(wanted) - len(states))
-    excess = torch.stack([recursion.weigh(state, recursion.W)[0] for state in states])
-    excess = torch.nan_to_num(excess, nan=torch.inf, posinf=torch.inf)
-    return ExpectedRun(problem, context, recursion, tuple(wanted), excess, states)
-
-
-def max_stable_step(problem: Problem, context: int, batch: int = 1, tolerance: float = 1e-10) -> float:
-    """Largest constant step for which the expected excess risk stays bounded.
-
-    The map of S is S - (2 gamma W - gamma^2 R) S with R >= 0 entrywise and W > 0: a regular splitting, so its spectral
-    radius is below 1 exactly where gamma rho(W^-1 R) < 2. rho is found by power iteration, whose smallest and largest
-    entry ratios enclose it (Collatz and Wielandt).
-
-    Raises:
-        InputError: for a context or batch below 1.
-    """
-    recursion = Recursion(problem, int(check_length("context", context)), batch)
-    W, w, keep = recursion.W, recursion.W.diagonal(), 1 - 1 / recursion.batch
-    state = State(torch.ones_like(W)[None], torch.ones_like(w)[None], torch.zeros_like(w)[None])
-    ratio = 0.0
-    for _ in range(10_000):
-        pair, same = recursion.second_moment(state, noise=0.0)
-        pair = pair / (recursion.batch * W) + keep * W * state.pair
-        same = same / (recursion.batch * w) + keep * w * state.same
-        low, high = float((same / state.same).min()), float((same / state.same).max())
-        ratio = high
-        if high - low <= tolerance * high:
-            break
-        state = State(pair / same.max(), same / same.max(), state.mean)
-    return 2 / ratio
-
-
-def _start(problem: Problem, context: int, batch: int, init: Tensor | None, grouped: bool) -> tuple[Recursion, State]:
-    if init is None:
-        recursion = Recursion(problem, context, batch, grouped)
-        return recursion, State(torch.zeros_like(recursion.W)[None], recursion.star[None] ** 2, -recursion.star[None])
-    init = torch.as_tensor(init, dtype=torch.float64, device=problem.eigenvalues.device)
-    star = problem.gamma_star(context)
-    if init.dim() == 1:
-        Delta = torch.diag(check_shape("init", init, (problem.d,)) - star)
-    else:
-        Delta = problem.in_eigenbasis(check_shape("init", init, (problem.d, problem.d))) - torch.diag(star)
-    recursion = Recursion(problem, context, batch, grouped=False)
-    diagonal = Delta.diagonal()
-    return recursion, State(Delta[None] ** 2, diagonal[None] ** 2, diagonal[None].clone())
-
-
 def _group(eigenvalues: Tensor, grouped: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct eigenvalues, the group of each coordinate, the size of each group."""
     if not grouped:
@@ -311,7 +181,8 @@ def _group(eigenvalues: Tensor, grouped: bool) -> tuple[Tensor, Tensor, Tensor]:
     return distinct, groups, counts.to(eigenvalues.dtype)
 
 
-def _first_of_each(groups: Int[Tensor, d], count: int) -> Int[Tensor, k]:
+def first_of_each(groups: Int[Tensor, d], count: int) -> Int[Tensor, k]:
+    """Of each of `count` groups, the first coordinate that belongs to it."""
     first = torch.full((count,), len(groups), device=groups.device, dtype=groups.dtype)
     positions = torch.arange(len(groups), device=groups.device)
     return first.scatter_reduce(0, groups, positions, "amin")
@@ -319,6 +190,3 @@ def _first_of_each(groups: Int[Tensor, d], count: int) -> Int[Tensor, k]:
 
 def _flatten(state: State) -> Float[Tensor, "batch size"]:
     return torch.cat([state.pair.flatten(1), state.same, state.mean], 1)
-
-
-__all__ = ["ExpectedRun", "Recursion", "State", "Table", "expected_sgd", "max_stable_step"]

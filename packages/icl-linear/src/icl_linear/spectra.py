@@ -61,8 +61,10 @@ def read_table(path: str | Path) -> Float[Tensor, "..."]:
         if path.suffix == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float64))
         text = path.read_text(encoding="utf-8").replace(",", " ")
+        if not any(line.split("#")[0].strip() for line in text.splitlines()):
+            raise InputError(f"{path} holds no numbers")
         return torch.from_numpy(np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=1))
-    except FileNotFoundError:
+    except (FileNotFoundError, InputError):
         raise
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} must hold numbers, the same count in every row: {error}") from None

@@ -52,7 +52,8 @@ def read_tasks(path: str | Path, task: str = "task", target: str = "y") -> TaskT
     """Read a csv with one row for each example: a column naming the task, a label, and numeric features.
 
     Raises:
-        InputError: for a missing column, an empty table, no features, or a cell that is not a finite number (its line).
+        InputError: for a missing or doubled column, a row without a task, an empty table, no features, or a cell that
+            is not a finite number (its line).
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
@@ -64,6 +65,9 @@ def read_tasks(path: str | Path, task: str = "task", target: str = "y") -> TaskT
             for column in (task, target):
                 if header.count(column) != 1:
                     raise InputError(f"{path} needs one column {column!r}; it has: {', '.join(header) or 'nothing'}")
+            twice = [name for name in header if header.count(name) > 1]
+            if twice:
+                raise InputError(f"{path} has more than one column {twice[0]!r}")
             features = [name for name in header if name not in (task, target)]
             if not features:
                 raise InputError(f"{path} has no feature columns beside {task!r} and {target!r}")
@@ -72,6 +76,8 @@ def read_tasks(path: str | Path, task: str = "task", target: str = "y") -> TaskT
             for cells in reader:
                 if cells:
                     numbers = _numbers(path, reader.line_num, header, cells, order)
+                    if not cells[place].strip():
+                        raise InputError(f"{path}, line {reader.line_num}, column {task!r} is empty")
                     rows.setdefault(cells[place], []).append(numbers)
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text") from None
@@ -91,7 +97,11 @@ def _numbers(path: Path, line: int, header: list[str], cells: list[str], order: 
         except ValueError:
             numbers.append(math.nan)
         if not math.isfinite(numbers[-1]):
-            raise InputError(f"{path}, line {line}, column {header[index]!r}: {cells[index]!r} is not a finite number")
+            raise InputError(
+                f"{path}, line {line}, column {header[index]!r}: {cells[index]!r} is not a finite number"
+                if cells[index].strip()
+                else f"{path}, line {line}, column {header[index]!r} is empty: fill missing values or drop the row"
+            )
     return numbers
 
 

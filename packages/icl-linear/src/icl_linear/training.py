@@ -1,18 +1,19 @@
 """Training by stochastic gradients on fresh (or pooled) tasks, resumable to the bit, on whatever accelerate offers.
 
 The tasks of step t are drawn from a generator seeded by (seed, t), so a resumed run needs no random state, and several
-processes split the very same batch.
+processes split the very same batch: their run is the run of one process but for the rounding of sums.
 """
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from shared_core.errors import InputError, RunError
 from shared_core.files import atomic_path
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from icl_linear.problem import Problem
 from icl_linear.ridge import ridge_coefficients
 from icl_linear.sampling import Design, Tasks, sample_tasks
 from icl_linear.schedule import Schedule, make_schedule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 ModelName = Literal["gamma", "factored", "full", "gpt2"]
 
@@ -37,7 +41,7 @@ class Training:
         steps: optimiser steps.
         batch: prompts in each step.
         lr: learning rate (of the loss e^2 / 2).
-        schedule: `constant`, `geometric`, `poly:POWER`.
+        schedule: `constant`, `geometric`, `linear`, `poly:POWER`.
         optimizer: adam or sgd.
         loss: `query` is the paper's, at the last position; `all` averages over every prefix.
         seed: of the tasks and the start.
@@ -102,13 +106,42 @@ def training_tasks(problem: Problem, training: Training, step: int, device: torc
     """The prompts of one step."""
     betas = None
     if training.pool is not None:
-        pool = torch.Generator().manual_seed(_mix(training.seed, -1))
+        pool = torch.Generator().manual_seed(mix(training.seed, -1))
         betas = problem.psi * torch.randn(training.pool, problem.d, generator=pool, dtype=torch.float64)
         betas = betas.to(device)
-    generator = torch.Generator(device).manual_seed(_mix(training.seed, step))
+    generator = torch.Generator(device).manual_seed(mix(training.seed, step))
     return sample_tasks(
         problem, training.context, training.batch, generator, design=training.design, dtype=torch.float32, betas=betas
     )
+
+
+class Objective(nn.Module):
+    """Half the mean squared error of a model, as a module: gradients of several processes meet in its forward call.
+
+    Args:
+        model: predicts by `model(X, y, x_query)` and `model.prefix_predictions(X, y)`.
+        loss: `query` judges the last position, `all` every prefix.
+    """
+
+    def __init__(self, model: nn.Module, loss: Literal["query", "all"]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, X: Tensor, y: Tensor, x_query: Tensor, y_query: Tensor) -> Float[Tensor, ""]:
+        """Mean over the prompts (and prefixes) of (f - y)^2 / 2."""
+        if self.loss == "query":
+            return (self.model(X, y, x_query) - y_query).square().mean() / 2
+        inputs, labels = torch.cat([X, x_query[:, None]], 1), torch.cat([y, y_query[:, None]], 1)
+        return (self.model.prefix_predictions(inputs, labels) - labels).square().mean() / 2  # type: ignore[operator] # both modules have it
+
+
+def accelerator_on(device: torch.device) -> "Accelerator":
+    """This process's accelerator; alone, on `device` itself."""
+    from accelerate import Accelerator
+
+    if device.type == "cuda" and "LOCAL_RANK" not in os.environ:
+        torch.cuda.set_device(device)  # accelerate takes the current one
+    return Accelerator(cpu=device.type == "cpu")
 
 
 def train_module(
@@ -132,45 +165,40 @@ def train_module(
         device: where; under `accelerate launch` each process's own device is used instead.
         start: steps that are already done.
         every: steps between calls of `after`.
-        after: called with (steps done, module, optimiser, mean loss since the last call).
+        after: called, by the main process only, with (steps done, module, optimiser, mean loss since the last call).
 
     Raises:
+        InputError: for a batch smaller than the number of processes.
         RunError: if the loss is no longer a finite number.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=device.type == "cpu")
-    wrapped, optimizer_ = accelerator.prepare(model, optimizer)
+    accelerator = accelerator_on(device)
+    processes = accelerator.num_processes
+    if training.batch < processes:
+        raise InputError(f"batch {training.batch} cannot be shared by {processes} processes: raise it")
+    objective, optimizer_ = accelerator.prepare(Objective(model, training.loss), optimizer)
     problem = problem.to(accelerator.device)
     rates = training.schedule_().step_sizes()
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    share = slice(accelerator.process_index, None, processes)
+    # Gradients and losses are averaged over processes; a larger share counts for more.
+    weight = len(range(training.batch)[share]) * processes / training.batch
     total, count = torch.zeros((), device=accelerator.device), 0
     for step in range(start, training.steps):
         tasks = training_tasks(problem, training, step, accelerator.device)
         for group in optimizer_.param_groups:
             group["lr"] = rates[step]
-        loss = _loss(accelerator.unwrap_model(wrapped) if training.loss == "all" else wrapped, tasks, training, share)
+        loss = weight * objective(tasks.X[share], tasks.y[share], tasks.x_query[share], tasks.y_query[share])
         optimizer_.zero_grad()
         accelerator.backward(loss)
         optimizer_.step()
         total, count = total + loss.detach(), count + 1
         if (step + 1) % every == 0 or step + 1 == training.steps:
-            mean = float(total) / count
-            if not torch.isfinite(total):
+            mean = float(accelerator.reduce(total, "mean")) / count
+            if not math.isfinite(mean):
                 raise RunError(f"the loss is {mean} at step {step + 1}: lower the learning rate ({training.lr:g})")
             if after is not None and accelerator.is_main_process:
                 after(step + 1, model, optimizer, mean)
             total, count = torch.zeros_like(total), 0
     return model
-
-
-def _loss(model: nn.Module, tasks: Tasks, training: Training, share: slice) -> Tensor:
-    """Half the mean squared error."""
-    X, y, x_query, y_query = tasks.X[share], tasks.y[share], tasks.x_query[share], tasks.y_query[share]
-    if training.loss == "query":
-        return (model(X, y, x_query) - y_query).square().mean() / 2
-    inputs, labels = torch.cat([X, x_query[:, None]], 1), torch.cat([y, y_query[:, None]], 1)
-    return (model.prefix_predictions(inputs, labels) - labels).square().mean() / 2  # type: ignore[operator] # both modules have it
 
 
 @dataclass(frozen=True)
@@ -192,7 +220,7 @@ def evaluate_module(
     rows = []
     problem, model = problem.to(device), model.to(device)
     for length in lengths:
-        generator = torch.Generator(device).manual_seed(_mix(seed, length))
+        generator = torch.Generator(device).manual_seed(mix(seed, length))
         parts = []
         for start in range(0, prompts, 500):
             tasks = sample_tasks(problem, length, min(500, prompts - start), generator)
@@ -216,8 +244,24 @@ def save_checkpoint(
     if optimizer is not None:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).cpu() for name, value in state.items()}
+    tensors["step"] = torch.tensor(step)
     with atomic_path(path) as aside:
-        save_file(tensors, aside, metadata={"step": str(step)})
+        save_file(tensors, aside)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: if it is something else.
+        FileNotFoundError: if it is not there.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from None
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
@@ -226,17 +270,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         InputError: if the file is not a checkpoint of this model.
     """
+    tensors = read_tensors(path)
+    step = int(tensors.pop("step", torch.tensor(0)))
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            step = int((file.metadata() or {}).get("step", 0))
         model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except RuntimeError as error:
         raise InputError(f"{path} is not a checkpoint of this model: {str(error).splitlines()[0]}") from None
-    except Exception as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from None
     if optimizer is not None:
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():
@@ -259,6 +298,6 @@ def as_gamma(model: nn.Module) -> Float[Tensor, "d d"] | None:
     return None
 
 
-def _mix(seed: int, step: int) -> int:
+def mix(seed: int, step: int) -> int:
     """Distinct, well spread seeds for (seed, step)."""
     return (seed * 0x9E3779B97F4A7C15 + (step + 2) * 0xBF58476D1CE4E5B9) % 2**63

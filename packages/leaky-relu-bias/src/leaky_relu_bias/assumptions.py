@@ -101,7 +101,7 @@ def check_assumptions(
         ),
         Condition(
             "relative_init", relative_init, f"<= {init:g}", relative_init <= init, "our measure",
-            "sigma0 R_max against the first step's eta R_min^2 / (2 n m)",
+            f"sigma0 = {net.sigma0:g}: sigma0 R_max against the first step's eta R_min^2 / (2 n m)",
         ),
     ]  # fmt: skip
     extra = _leaky_certificates(data, net) if net.gamma > 0 else _relu_conditions(data, net)
@@ -109,10 +109,12 @@ def check_assumptions(
 
 
 def diagonal_dominance(data: TrainingSet, gamma: float) -> float:
-    """C-a: delta = max_i sum_{k != i} |K_ik| / K_ii of the ideal pattern; below 1/2 all margins become equal."""
+    """C-a: delta = max_i sum_{k != i} |K_ik| / K_kk of the ideal pattern; below 1/2 all margins become equal.
+
+    With beta_k = K_kk alpha_k, K alpha = 1 is (I + E) beta = 1, ||E|| = delta: |beta_k - 1| <= delta / (1 - delta).
+    """
     K = margin_kernel(ideal_pattern(data, gamma), data.y, data.gram)
-    off = K.abs().sum(1) - K.diagonal()
-    return float((off / K.diagonal()).max())
+    return float((K.abs() / K.diagonal()).sum(1).max() - 1)
 
 
 def _leaky_certificates(data: TrainingSet, net: TwoLayerNet) -> list[Condition]:

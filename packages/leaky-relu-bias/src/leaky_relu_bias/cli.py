@@ -146,7 +146,8 @@ def run(
     """
     from leaky_relu_bias.network import network_of
     from leaky_relu_bias.report import print_run
-    from leaky_relu_bias.run import RunSettings, run_to_folder
+    from leaky_relu_bias.run import run_to_folder
+    from leaky_relu_bias.run_files import RunSettings
 
     net = network_of(m, gamma, sigma0, seed, total_width)
     settings = RunSettings(source, data, net.m, gamma, sigma0, eta, steps, engine, dtype, seed, seeds)
@@ -173,8 +174,8 @@ def continue_(
         device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
         json: print the result as JSON.
     """
+    from leaky_relu_bias.continue_run import continue_run
     from leaky_relu_bias.report import print_run
-    from leaky_relu_bias.run import continue_run
 
     print_run(continue_run(run, mode, log10_t, steps, out, device), json)
 

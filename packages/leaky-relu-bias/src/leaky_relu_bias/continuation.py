@@ -27,6 +27,8 @@ from leaky_relu_bias.trajectory import Snapshot, Trajectory, observe
 log = logging.getLogger(__name__)
 # below this many steps the flow is not yet close enough to the discrete steps (error ~ 1 / t^2)
 EARLIEST = 100
+# beyond, q - log t keeps too few digits
+LATEST = 1e6
 NARROWEST = 1e-4
 
 
@@ -67,6 +69,8 @@ def _check(trajectory: Trajectory, log10_t: float, points: int) -> None:
         raise InputError(f"the run must have made at least {EARLIEST} exact steps before it is continued, it has {t}")
     if not (math.isfinite(log10_t) and log10_t > math.log10(t)):
         raise InputError(f"log10_t must be beyond the run's log10 t = {math.log10(t):.3g}, got {log10_t}")
+    if log10_t > LATEST:
+        raise InputError(f"log10_t must be at most {LATEST:g}, got {log10_t}")
     if points < 1:
         raise InputError(f"points must be at least 1, got {points}")
 

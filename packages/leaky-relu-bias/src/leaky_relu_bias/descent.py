@@ -155,7 +155,9 @@ def descend(
             if engine.t == time_:
                 snapshot = observe_engine(engine)
                 if not torch.isfinite(snapshot.values["w_fro"]).all():
-                    raise RunError(f"the weights are infinite at t = {engine.t}: eta is too large for these data")
+                    raise RunError(
+                        f"the weights are infinite at t = {engine.t}: eta or sigma0 is too large for these data"
+                    )
                 yield snapshot
 
 

@@ -4,6 +4,7 @@ Every update of W is a combination of the points, so W_t = W_0 + A_t X, and all 
 Z_0 = W_0 X^T:  Z = Z_0 + A G,  A <- A + (eta/(n m)) s o sigma'(Z) o (y g).  4 m n^2 flops a step and run.
 """
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,12 +63,14 @@ class GramGD:
     def _run_kernels(self, steps: int) -> None:
         calls = [self._arguments(run, steps) for run in range(len(self.A))]
         threads = min(len(calls), torch.get_num_threads())
-        if threads == 1:
-            for call in calls:
-                self.kernel(*call)
-            return
-        with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter's lock
-            list(pool.map(lambda call: self.kernel(*call), calls))
+        # a BLAS with threads of its own inside these would have them wait for one another at every step
+        with _libraries().limit(limits=1 if threads > 1 else torch.get_num_threads(), user_api="blas"):
+            if threads == 1:
+                for call in calls:
+                    self.kernel(*call)
+                return
+            with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter's lock
+                list(pool.map(lambda call: self.kernel(*call), calls))
 
     def _arguments(self, run: int, steps: int) -> tuple[Any, ...]:
         own = [part[run].numpy() for part in (self.A, self.Z, self.active, self.control, self.Z0)]
@@ -130,6 +133,14 @@ class GramGD:
         self.t = int(state["t"])
         self.Z = state["Z"].to(self.Z).contiguous()
         self.active = self.Z > 0
+
+
+@functools.cache
+def _libraries() -> Any:
+    # finding them takes milliseconds, once
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def _coordinates(W0: Tensor, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,35 +6,29 @@ vector tends to (m 1'alpha)^{-1/2}, ||W||_F / log t -> (m 1'alpha)^{1/2}, and th
 sum_i s_r D_ri y_i alpha_i x_i.  (Derived for a fixed pattern; the paper proves the consequences for nearly
 orthogonal data.)
 
-Where these rows do not have the signs of D, gradient descent chatters at the kink of some points of the other class,
-and the slope that acts there is a mean sigma' in [gamma, 1] that holds the pre-activation at 0. The limit is then the
-smallest W with margins >= 1 and <w_r, x_i> <= 0 for those points: the same dual with one more variable
-mu_ri >= 0 for each, valid while the mean slope gamma + mu_ri / alpha_i stays within 1.
+Where these rows do not have the signs of D on points of the other class, gradient descent turns there to the other
+slope, or chatters at the kink, where a mean slope in [gamma, 1] holds the pre-activation at 0. The limit is then the
+smallest W with margins >= 1 over all those slopes, a convex problem (`dual.sliding_dual`).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from shared_core.errors import InputError
 from torch import Tensor
 
+from leaky_relu_bias.dual import NEGLIGIBLE, dual_variables, is_singular, sliding_dual
 from leaky_relu_bias.network import TwoLayerNet, block_signs, network_output, slopes
 from leaky_relu_bias.orthogonality import TrainingSet, training_set
 from leaky_relu_bias.pattern import margin_kernel
 from leaky_relu_bias.ranks import stable_rank
 from leaky_relu_bias.step_size import Eta, step_sizes
 
-# alpha_i below this share of the largest is not a support vector
-SUPPORT = 1e-9
-# a dual residual (in units of a margin of 1) beyond this is not a solution
+# in units of a margin of 1: a larger dual residual is no solution, a point within it is on the margin
 SOLVED = 1e-6
-# unknowns of the dense dual with chatter
-LARGEST_DUAL = 2500
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +38,7 @@ class Limits:
     Args:
         kind: "equal-margins", "support-vectors k of n" or "not applicable (...)".
         reason: what decided the kind.
+        pattern: which neurons are taken to be active on the points of their own class.
         alpha: dual variables, one a point.
         support: which points end on the margin.
         t_times_loss: limit of t L(t).
@@ -59,6 +54,7 @@ class Limits:
 
     kind: str
     reason: str
+    pattern: str
     alpha: Float[Tensor, " n"]
     support: Tensor
     t_times_loss: float
@@ -122,11 +118,12 @@ def limits(
     net = net or TwoLayerNet()
     data = X if isinstance(X, TrainingSet) else training_set(X, y)
     step = float(step_sizes(data, [net], eta)[0])
+    origin = "as given"
     if pattern is None:
         if net.gamma > 0:
-            pattern = ideal_pattern(data, net.gamma)
+            pattern, origin = ideal_pattern(data, net.gamma), "taken: every neuron ends active on its own class"
         elif math.isinf(data.ratio):
-            pattern = orthogonal_relu_pattern(net, data)
+            pattern, origin = orthogonal_relu_pattern(net, data), "as in the initial weights"
         else:
             return _not_applicable(
                 data.n,
@@ -135,7 +132,7 @@ def limits(
                 "keep crossing 0, and training decides which neurons keep which points; give the pattern of a run",
             )
     pattern = _checked_pattern(pattern, data)
-    return _limits_of(data, pattern, net, step)
+    return replace(_limits_of(data, pattern, net, step), pattern=origin)
 
 
 def _limits_of(data: TrainingSet, D: Float[Tensor, "rows n"], net: TwoLayerNet, eta: float) -> Limits:
@@ -146,47 +143,53 @@ def _limits_of(data: TrainingSet, D: Float[Tensor, "rows n"], net: TwoLayerNet, 
         return _not_applicable(data.n, "dead point", reason)
     alpha, residual = dual_variables(K)
     A = block_signs(len(D) // 2, D)[:, None] * D * (data.y * alpha)
-    fixed = residual < SOLVED and _signs_agree(A @ data.gram, D)
-    sliding = 0
-    if not fixed:
-        A, alpha, mean_slope, residual = _sliding_dual(data, D, net.gamma)
-        sliding = int((mean_slope > net.gamma + SUPPORT).sum())
-        if residual > SOLVED:
-            reason = f"the points cannot be separated with this pattern (dual residual {residual:.2g})"
-            return _not_applicable(data.n, "not separable", reason)
-        if float(mean_slope.max()) > 1 + SOLVED or not _own_signs_agree(A @ data.gram, D, data.y):
-            reason = "the limit of this pattern has other signs on its own class or needs a slope beyond 1"
-            return _not_applicable(data.n, "inconsistent pattern", reason)
-    return _limits_from(data, A, alpha, net, eta, fixed, sliding)
+    if residual < SOLVED and _signs_agree(A @ data.gram, D):
+        return _limits_from(data, A, alpha, net, eta, K)
+    found = sliding_dual(data, D, net.gamma)
+    if found is None:
+        reason = "the pattern chatters, and its limit is too large for the solver or did not settle"
+        return _not_applicable(data.n, "no solution", reason)
+    if found.residual > SOLVED:
+        reason = f"the points cannot be separated with this pattern (dual residual {found.residual:.2g})"
+        return _not_applicable(data.n, "not separable", reason)
+    if not _own_signs_agree(found.A @ data.gram, D, data.y):
+        reason = "the limit of this pattern has other signs on its own class: training decides which neurons act there"
+        return _not_applicable(data.n, "inconsistent pattern", reason)
+    return _limits_from(data, found.A, found.alpha, net, eta, K, found.sliding)
 
 
 def _limits_from(
-    data: TrainingSet, A: Tensor, alpha: Tensor, net: TwoLayerNet, eta: float, fixed: bool, sliding: int
+    data: TrainingSet, A: Tensor, alpha: Tensor, net: TwoLayerNet, eta: float, K: Tensor, sliding: int | None = None
 ) -> Limits:
-    half, m = len(A) // 2, net.m
-    support = alpha > SUPPORT * alpha.max()
-    count, total = int(support.sum()), float(alpha.sum())
-    margin = 1 / math.sqrt(m * total)
+    half, total = len(A) // 2, float(alpha.sum())
+    margin = 1 / math.sqrt(net.m * total)
     # the rows A X in the basis of the points, and the margins they give (the slopes are those of their signs)
     W = A @ torch.linalg.qr(data.X.T, mode="r").R.T
-    Z = A @ data.gram
+    q = data.y * network_output(A @ data.gram, net.gamma)
+    # by the margins: where K is singular, alpha is 0 on some points that are on the margin
+    support = (q < 1 + SOLVED) | (alpha > NEGLIGIBLE * alpha.max())
+    count = int(support.sum())
+    reason = "every point is a support vector" if count == data.n else f"{data.n - count} points end beyond the margin"
+    if sliding:
+        reason += f"; {sliding} pre-activations are held at 0 by chatter"
+    if is_singular(K):
+        reason += "; K is singular (parallel points), alpha is one of several"
     ranks = [float(stable_rank(part)) for part in (W[:half], W[half:], W)]
-    full = count == data.n
-    reason = "every point is a support vector" if full else f"{data.n - count} points end beyond the margin"
     return Limits(
-        kind="equal-margins" if full else f"support-vectors {count} of {data.n}",
-        reason=reason + (f"; {sliding} pre-activations are held at 0 by chatter" if sliding else ""),
+        kind="equal-margins" if count == data.n else f"support-vectors {count} of {data.n}",
+        reason=reason,
+        pattern="",
         alpha=alpha,
         support=support,
-        t_times_loss=m * total / eta,
+        t_times_loss=net.m * total / eta,
         margin=margin,
-        margins=data.y * network_output(Z, net.gamma) * margin,
+        margins=q * margin,
         norm_rate=1 / margin,
         sr_pos=ranks[0],
         sr_neg=ranks[1],
         sr_joint=ranks[2],
-        pattern_self_consistent=fixed,
-        sliding=sliding,
+        pattern_self_consistent=sliding is None,
+        sliding=sliding or 0,
     )
 
 
@@ -198,75 +201,7 @@ def _signs_agree(Z: Tensor, D: Tensor) -> bool:
 def _own_signs_agree(Z: Tensor, D: Tensor, y: Tensor) -> bool:
     own = block_signs(len(D) // 2, D)[:, None] == y
     zero = 1e-7 * Z.abs().max()
-    return bool(torch.where(own, torch.where(D == 1, -zero < Z, zero > Z), zero > Z).all())
-
-
-def _sliding_dual(data: TrainingSet, D: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor, float]:
-    """A, alpha, the mean slopes (gamma where nothing slides) and the residual of the dual with mu_ri.
-
-    Raises:
-        InputError: if the problem is too large for a dense solver.
-    """
-    rows, n = D.shape
-    m = rows // 2
-    signs = block_signs(m, D)[:, None] * data.y
-    other = signs < 0
-    base = torch.where(other, gamma, D)
-    where = other.nonzero()
-    if len(where) > LARGEST_DUAL:
-        raise InputError(
-            f"the limit with chatter has {len(where)} unknowns (m n), more than {LARGEST_DUAL}: use a smaller m or n"
-        )
-    # columns: what a unit of alpha_i, and of mu_ri, adds to A, scaled so that alpha is that of K
-    H = torch.zeros(n + len(where), n + len(where), dtype=D.dtype, device=D.device)
-    H[:n, :n] = margin_kernel(base, data.y, data.gram)
-    r, i = where[:, 0], where[:, 1]
-    coupling = -(signs * base)[r] * data.gram[i] / m
-    H[n:, :n], H[:n, n:] = coupling, coupling.T
-    H[n:, n:] = (r[:, None] == r) * data.gram[i][:, i] / m
-    target = torch.zeros(len(H), dtype=D.dtype, device=D.device)
-    target[:n] = 1
-    solution, residual = dual_variables(H, target)
-    alpha, mu = solution[:n], solution[n:]
-    total = base * alpha
-    total[r, i] += mu
-    slope = torch.where(alpha > 0, total / alpha.clamp(min=1e-300), base)
-    return signs * total, alpha, torch.where(other, slope, gamma), residual
-
-
-def dual_variables(
-    K: Float[Tensor, "n n"], target: Float[Tensor, " n"] | None = None
-) -> tuple[Float[Tensor, " n"], float]:
-    """alpha = argmin_{a >= 0} a' K a / 2 - target' a and how far the optimum is from being one (`target` is 1).
-
-    K^{-1} target where that is positive, else non-negative least squares ||F a - b||^2 on a factor K = F' F, F' b =
-    target. The residual is max(0, target - K alpha): 0 at an optimum, positive where the dual is unbounded.
-    """
-    from scipy.optimize import nnls
-
-    scale = float(K.diagonal().max())
-    unit = (K / scale).cpu().double().numpy()
-    wanted = np.ones(len(unit)) if target is None else target.cpu().double().numpy()
-    values, vectors = np.linalg.eigh(unit)
-    kept = values > 1e-13 * len(unit)
-    if kept.all():
-        direct = np.linalg.solve(unit, wanted)
-        if (direct > 0).all():
-            return torch.as_tensor(direct / scale).to(K), 0.0
-    F = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
-    b = (vectors[:, kept].T / np.sqrt(values[kept])[:, None]) @ wanted
-    alpha, _ = nnls(F, b, maxiter=100 * len(unit))
-    alpha = _polished(unit, alpha, wanted)
-    residual = float(np.maximum(0, wanted - unit @ alpha).max())
-    return torch.as_tensor(alpha / scale).to(K), residual
-
-
-def _polished(K: np.ndarray, alpha: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Solve on the support that NNLS found: the eigenvalue factor costs it some digits."""
-    support = alpha > SUPPORT * alpha.max()
-    exact = np.zeros_like(alpha)
-    exact[support] = np.linalg.lstsq(K[np.ix_(support, support)], target[support], rcond=None)[0]
-    return exact if (exact >= 0).all() else alpha
+    return bool((torch.where(D == 1, -zero < Z, zero > Z) | ~own).all())
 
 
 def ideal_pattern(data: TrainingSet, gamma: float) -> Float[Tensor, "2 n"]:
@@ -293,7 +228,7 @@ def _checked_pattern(pattern: Any, data: TrainingSet) -> Float[Tensor, "two_m n"
 def _not_applicable(n: int, kind: str, reason: str) -> Limits:
     nothing = torch.full((n,), math.nan, dtype=torch.float64)
     return Limits(
-        f"not applicable ({kind})", reason, nothing, torch.zeros(n, dtype=torch.bool), math.nan, math.nan, nothing,
+        f"not applicable ({kind})", reason, "", nothing, torch.zeros(n, dtype=torch.bool), math.nan, math.nan, nothing,
         math.nan, math.nan, math.nan, math.nan, False, 0,
     )  # fmt: skip
 
@@ -306,8 +241,3 @@ def orthonormal_relu_stable_rank(points: int) -> float:
 def orthonormal_joint_stable_rank(gamma: float) -> float:
     """2 (1 + gamma^2) / (1 + gamma)^2: joint stable rank on balanced orthonormal data (law L5)."""
     return 2 * (1 + gamma**2) / (1 + gamma) ** 2
-
-
-def agreement(measured: Sequence[float], predicted: float) -> float:
-    """Largest relative distance of the measured values from the prediction."""
-    return max(abs(value / predicted - 1) for value in measured)

@@ -121,6 +121,7 @@ def training_set(X: Any, y: Any, device: str | torch.device = "cpu", dtype: torc
     data = TrainingSet(
         torch.as_tensor(points, dtype=dtype, device=device), torch.as_tensor(labels, dtype=dtype, device=device)
     )
+    _refuse_extreme_norms(data)
     _refuse_contradictions(data)
     return data
 
@@ -130,6 +131,8 @@ def _numbers(values: Any, name: str) -> np.ndarray:
         values = values.detach().cpu().numpy()
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
         if array.dtype.kind not in "biuf":
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -145,6 +148,16 @@ def _refuse_bad_rows(points: np.ndarray) -> None:
     zero = np.flatnonzero(~points.any(axis=1))
     if zero.size:
         raise InputError(f"X has a point of norm zero in row {zero[0]}, whose margin is 0 for ever; drop it")
+
+
+def _refuse_extreme_norms(data: TrainingSet) -> None:
+    """Squares of the norms enter everything, also divided by one another."""
+    tiny, huge = (getattr(torch.finfo(data.X.dtype), name) ** 0.25 for name in ("tiny", "max"))
+    if not (data.r_min > tiny and data.r_max < huge):
+        raise InputError(
+            f"X has norms from {data.r_min:.3g} to {data.r_max:.3g}, whose powers leave the range of the numbers: "
+            "scale the points"
+        )
 
 
 def signed_labels(y: Any, n: int) -> np.ndarray:

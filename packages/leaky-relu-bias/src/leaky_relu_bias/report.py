@@ -72,7 +72,8 @@ def print_run(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    print(f"engine {result['engine']}: {result['why']}; {result['seconds']:.2f} s")
+    work = ", ".join(f"{count} {kind}" for kind, count in result["work"].items() if count)
+    print(f"engine {result['engine']}: {result['why']}; steps made: {work}; {result['seconds']:.2f} s")
     for one in result["runs"]:
         end, predicted = one["final"], one["limits"]
         print(f"seed {one['seed']}, log10 t = {end['log10_t']:.6g}, {predicted['kind']}")

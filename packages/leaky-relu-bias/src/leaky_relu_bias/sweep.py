@@ -159,6 +159,9 @@ def sweep_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
         axes.errorbar(x, [line["block_sr"] for line in lines], yerr=[low, high], marker="o", capsize=2, label=label)
     if all(line[axis] > 0 and np.isfinite(line[axis]) for line in summary):
         axes.set_xscale("log")
+    values = sorted({line[axis] for line in summary})
+    axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+    axes.set_xticks([], minor=True)
     axes.set_xlabel(axis)
     axes.set_ylabel("block stable rank at the end (range over seeds)")
     if varied and len(groups) <= 12:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "t", "log10_t", "loss", "log10_loss", "t_times_loss", "w_fro", "sr_pos", "sr_neg", "sr_joint",
-    "sr_pos_excess", "sr_neg_excess", "margin_min", "margin_max", "normalized_margin_min", "normalized_margin_max",
-    "ideal_sign_fraction", "flips_since_last",
+    "t", "log10_t", "loss", "log10_loss", "t_times_loss", "w_fro", "w_fro_pos", "w_fro_neg", "sr_pos", "sr_neg",
+    "sr_joint", "sr_pos_excess", "sr_neg_excess", "margin_min", "margin_max", "normalized_margin_min",
+    "normalized_margin_max", "ideal_sign_fraction", "flips_since_last",
 )  # fmt: skip
 
 
@@ -72,6 +72,8 @@ def observe(engine: Engine, log_t: float, Z: Tensor, W: Tensor, flips: Tensor | 
         "log10_loss": log_L / math.log(10),
         "t_times_loss": (log_L + log_t).exp(),
         "w_fro": norm,
+        "w_fro_pos": torch.linalg.matrix_norm(W[:, :m]),
+        "w_fro_neg": torch.linalg.matrix_norm(W[:, m:]),
         "sr_pos": 1 + positive,
         "sr_neg": 1 + negative,
         "sr_joint": 1 + stable_rank_excess(W),

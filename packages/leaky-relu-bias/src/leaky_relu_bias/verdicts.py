@@ -1,6 +1,6 @@
 """What one run says about the paper's four statements, each by the number that decides it.
 
-The thresholds are fixed here, before any run: over the last decade of time (SR - 1) ||W||_F^2 is flat within 1%
+The thresholds are fixed here, before any run: over the last decade of time (SR_j - 1) ||W_j||_F^2 is flat within 1%
 (C1); the block stable rank of ReLU is at most 2 (C2); the distance of the normalised margins from their limit shrinks
 like 1/||W||_F (C3); t L is within 1% of its limit (C4).
 """
@@ -74,9 +74,12 @@ def flatness(values: Tensor) -> float:
 
 
 def rank_products(trajectory: Trajectory, run: int = 0) -> Tensor:
-    """(SR(W_j) - 1) ||W||_F^2 of both blocks over the checkpoints, shape (times, 2)."""
-    excess = torch.stack([trajectory.column(f"sr_{block}_excess")[:, run] for block in ("pos", "neg")], dim=1)
-    return excess * trajectory.column("w_fro")[:, run, None] ** 2
+    """(SR(W_j) - 1) ||W_j||_F^2 of both blocks over the checkpoints, shape (times, 2)."""
+    excess, norm = (
+        torch.stack([trajectory.column(name.format(block))[:, run] for block in ("pos", "neg")], dim=1)
+        for name in ("sr_{}_excess", "w_fro_{}")
+    )
+    return excess * norm**2
 
 
 def _decide(holds: bool, uncovered: str, extra: str = "") -> tuple[Outcome, str]:
@@ -93,7 +96,7 @@ def _block_rank(trajectory: Trajectory, run: int, uncovered: str) -> RunVerdict:
     excess = max(float(trajectory.column(f"sr_{block}_excess")[-1, run]) for block in ("pos", "neg"))
     verdict, note = _decide(measured < FLAT, uncovered, f"largest block stable rank at the end: 1 + {excess:.3g}")
     return RunVerdict(
-        "C1", "leaky ReLU: the stable rank of each block tends to 1", "change of (SR_j - 1) ||W||_F^2, last decade",
+        "C1", "leaky ReLU: the stable rank of each block tends to 1", "change of (SR_j - 1) ||W_j||_F^2, last decade",
         f"< {FLAT:.0%}", measured, verdict, note,
     )  # fmt: skip
 

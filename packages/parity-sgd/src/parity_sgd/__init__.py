@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parity_sgd.accuracy import Accuracy, exact_accuracy
     from parity_sgd.baselines import brute_force, gaussian_elimination
-    from parity_sgd.fitting import FitSettings, SupportFit, fit_file, fit_support
+    from parity_sgd.fitting import SupportFit, fit_file, fit_support
     from parity_sgd.gradient import batch_gradient, critical_batch, population_gradient, second_moment
     from parity_sgd.network import PolyParityNet
     from parity_sgd.neurons import (
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from parity_sgd.parity import SparseParity
     from parity_sgd.population import population_path, population_run
     from parity_sgd.scaling import end_to_end_batch, fit_exponent, per_step_batch, sq_queries
-    from parity_sgd.training import SignSGD, TrainedRun, Trainer, train
+    from parity_sgd.searches import FitSettings
+    from parity_sgd.settings import SignSGD
+    from parity_sgd.training import TrainedRun, Trainer, train
 
 _HOME = {
     "accuracy": ("Accuracy", "exact_accuracy"),
     "baselines": ("brute_force", "gaussian_elimination"),
-    "fitting": ("FitSettings", "SupportFit", "fit_file", "fit_support"),
+    "fitting": ("SupportFit", "fit_file", "fit_support"),
     "gradient": ("batch_gradient", "critical_batch", "population_gradient", "second_moment"),
     "network": ("PolyParityNet",),
     "neurons": (
@@ -41,7 +43,9 @@ _HOME = {
     "parity": ("SparseParity",),
     "population": ("population_path", "population_run"),
     "scaling": ("end_to_end_batch", "fit_exponent", "per_step_batch", "sq_queries"),
-    "training": ("SignSGD", "TrainedRun", "Trainer", "train"),
+    "searches": ("FitSettings",),
+    "settings": ("SignSGD",),
+    "training": ("TrainedRun", "Trainer", "train"),
 }
 
 __all__ = [

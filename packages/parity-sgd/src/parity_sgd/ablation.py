@@ -15,8 +15,10 @@ from parity_sgd.accuracy import exact_accuracy
 from parity_sgd.baselines import sgd_same_network
 from parity_sgd.network import integer_power, random_weights
 from parity_sgd.optimizer import threshold_sign
-from parity_sgd.parity import SparseParity, stream_generator
-from parity_sgd.training import SignSGD, train
+from parity_sgd.parity import SparseParity
+from parity_sgd.settings import SignSGD
+from parity_sgd.streams import stream_generator
+from parity_sgd.training import train
 
 STUDIES = ("dead-zone", "threshold", "basis", "sign", "width", "learning-rate")
 

@@ -3,7 +3,6 @@
 Without label noise elimination beats every gradient method by far: d + 10 samples and a millisecond.
 """
 
-from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 
@@ -159,8 +158,3 @@ def autograd_gradient(
 def support_by_weights(W: Float[Tensor, "m d"], k: int) -> tuple[int, ...]:
     """The k coordinates with the largest mean |w|."""
     return tuple(sorted(W.detach().abs().mean(0).topk(k).indices.tolist()))
-
-
-def names_of(support: Sequence[int], columns: Sequence[str]) -> list[str]:
-    """Column names of a support."""
-    return [columns[j] for j in support]

@@ -7,6 +7,10 @@ from math import factorial
 from shared_core.errors import InputError
 
 log = logging.getLogger(__name__)
+MAX_NUMBERS = 2**31
+"""Weights of a network, or entries of a table: 8 GB of float32."""
+MAX_BATCH = 10**12
+"""At a billion samples a second a step of this batch takes a quarter of an hour."""
 
 
 def check_support(d: int, support: Sequence[int] | None, k: int | None) -> tuple[int, ...]:
@@ -57,6 +61,16 @@ def check_seed(seed: int) -> int:
     return seed
 
 
+def check_size(what: str, rows: int, columns: int) -> None:
+    """Refuse arrays that fit no memory.
+
+    Raises:
+        InputError: beyond 2^31 numbers.
+    """
+    if rows * columns > MAX_NUMBERS:
+        raise InputError(f"{what} = {rows} * {columns} numbers are beyond 2^31 (8 GB)")
+
+
 def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: float, decay: float) -> None:
     """Ranges that do not depend on the task.
 
@@ -66,6 +80,8 @@ def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: 
     for name, value in (("width", width), ("batch", batch), ("steps", steps)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    if batch > MAX_BATCH:
+        raise InputError(f"batch must be at most {MAX_BATCH:.0e}, got {batch:.3g}")
     if not learning_rate > 0:
         raise InputError(f"learning-rate must be positive, got {learning_rate}")
     if decay < 0:

@@ -43,8 +43,9 @@ def train(
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of a table.
     """
-    from parity_sgd.runs import check_seeds, make_task, print_table, run_training, summary
-    from parity_sgd.training import SignSGD
+    from parity_sgd.printing import print_table
+    from parity_sgd.runs import check_seeds, make_task, run_training, summary
+    from parity_sgd.settings import SignSGD
 
     task = make_task(d, k, support, noise, seed, device)
     settings = SignSGD.default(
@@ -76,7 +77,9 @@ def predict(
         checkpoint: a seed-N.safetensors of `train`: its start's prediction beside what training ended in.
         json: print JSON instead of a table.
     """
-    from parity_sgd.runs import check_seeds, make_task, predict_rows, print_table
+    from parity_sgd.printing import print_table
+    from parity_sgd.runs import check_seeds, make_task
+    from parity_sgd.studies import predict_rows
 
     task = make_task(d, 1 if checkpoint and k is None and support is None else k, support, 0.0, seed, "cpu")
     print_table(predict_rows(task, width, check_seeds(seed, seeds), checkpoint), json)
@@ -107,7 +110,8 @@ def scaling(
         out: run folder; runs/parity-sgd-scaling-KIND-kK-seedN by default.
         json: print JSON instead of a table.
     """
-    from parity_sgd.runs import print_table, run_scaling
+    from parity_sgd.printing import print_table
+    from parity_sgd.studies import run_scaling
 
     rows = run_scaling(kind, k, ds or [], seeds=seeds, seed=seed, width=width, learning_rate=learning_rate, out=out)
     print_table(rows, json)
@@ -148,8 +152,10 @@ def ablate(
         json: print JSON instead of a table.
     """
     from parity_sgd.ablation import STUDIES
-    from parity_sgd.runs import check_seeds, make_task, print_table, run_ablation
-    from parity_sgd.training import SignSGD
+    from parity_sgd.printing import print_table
+    from parity_sgd.runs import check_seeds, make_task
+    from parity_sgd.settings import SignSGD
+    from parity_sgd.studies import run_ablation
 
     task = make_task(d, k, support, noise, seed, device)
     settings = SignSGD.default(task, width=width, batch=batch, steps=steps, learning_rate=learning_rate)
@@ -190,8 +196,10 @@ def neurons(
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of a table.
     """
-    from parity_sgd.runs import make_task, print_table, run_neurons
-    from parity_sgd.training import SignSGD
+    from parity_sgd.printing import print_table
+    from parity_sgd.runs import make_task
+    from parity_sgd.settings import SignSGD
+    from parity_sgd.studies import run_neurons
 
     task = make_task(d, k, support, noise, seed, device)
     settings = SignSGD.default(
@@ -232,7 +240,9 @@ def fit(
         seed: seed of the split and of the starts.
         json: print JSON instead of text.
     """
-    from parity_sgd.fitting import FitSettings, fit_file, print_fits
+    from parity_sgd.fitting import fit_file
+    from parity_sgd.printing import print_fits
+    from parity_sgd.searches import FitSettings
 
     settings = FitSettings(width, epochs, batches, learning_rate, decay, noise)
     fits = fit_file(file, k, label=label, methods=methods or ["sign-sgd"], settings=settings, seed=seed)

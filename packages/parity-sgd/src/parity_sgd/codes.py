@@ -5,10 +5,15 @@ coin is one random bit instead of one random float, which is most of what a batc
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from parity_sgd.lookup import parities
 
 
 def code_bytes(d: int) -> int:
@@ -16,17 +21,15 @@ def code_bytes(d: int) -> int:
     return (d + 7) // 8
 
 
-def random_codes(n: int, d: int, generator: torch.Generator, align: int = 1) -> UInt8[Tensor, "n bytes"]:
+def random_codes(n: int, d: int, generator: torch.Generator) -> UInt8[Tensor, "n bytes"]:
     """n packed points, uniform on {-1, +1}^d, on the generator's device; spare bits of the last byte are random.
 
     Args:
         n: number of points.
         d: dimension.
         generator: source of the bits.
-        align: bytes to which each point's length is rounded up; with 8 every point consumes whole 64-bit words, and
-            the points drawn do not depend on how many are drawn at a time.
     """
-    width = -(-code_bytes(d) // align) * align
+    width = code_bytes(d)
     words = torch.empty((n * width + 7) // 8, dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)  # every one of the 64 bits is used
     return words.view(torch.uint8)[: n * width].view(n, width)
@@ -36,9 +39,17 @@ def unpack(
     codes: UInt8[Tensor, "*batch bytes"], d: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*batch d"]:
     """Coordinates in {-1, +1} of packed points."""
-    table = torch.arange(256, dtype=torch.int64, device=codes.device)[:, None] >> torch.arange(8, device=codes.device)
-    signs = (1 - 2 * (table & 1)).to(dtype)
+    signs = _signs_of_bytes(dtype, codes.device)
+    if codes.device.type == "cpu" and dtype == torch.float32:
+        # numpy's look-up stays in this thread; threads of torch's would go on spinning beside the compiled runs
+        return torch.from_numpy(signs.numpy().take(codes.numpy(), axis=0)).flatten(-2)[..., :d]
     return signs[codes.to(torch.int64)].flatten(-2)[..., :d]
+
+
+@lru_cache(maxsize=8)
+def _signs_of_bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
+    bits = torch.arange(256, dtype=torch.int64, device=device)[:, None] >> torch.arange(8, device=device)
+    return (1 - 2 * (bits & 1)).to(dtype)
 
 
 def pack(X: Float[Tensor, "n d"]) -> UInt8[Tensor, "n bytes"]:
@@ -56,14 +67,22 @@ def all_codes(d: int, device: torch.device | str = "cpu") -> UInt8[Tensor, "two_
     return ((numbers[:, None] >> (8 * torch.arange(code_bytes(d), device=device))) & 255).to(torch.uint8)
 
 
+def support_mask(support: Sequence[int], size: int) -> npt.NDArray[np.uint8]:
+    """Packed point of `size` bytes whose set bits are the support."""
+    mask = np.zeros(size, np.uint8)
+    for j in support:
+        mask[j // 8] |= 1 << (j % 8)
+    return mask
+
+
 def parity(codes: UInt8[Tensor, "n bytes"], support: Sequence[int]) -> Float[Tensor, "n"]:
     """prod_{j in support} x_j of every packed point, in {-1, +1}."""
-    mask: dict[int, int] = {}
-    for j in support:
-        mask[j // 8] = mask.get(j // 8, 0) | 1 << (j % 8)
+    mask = support_mask(support, codes.shape[1])
+    if codes.device.type == "cpu":
+        return torch.from_numpy(parities(codes.numpy(), mask))
     bits = torch.zeros(len(codes), dtype=torch.uint8, device=codes.device)
-    for byte, selected in mask.items():
-        bits ^= codes[:, byte] & selected
+    for byte in mask.nonzero()[0].tolist():
+        bits ^= codes[:, byte] & int(mask[byte])
     for shift in (4, 2, 1):  # XOR of the eight bits of a byte
         bits ^= bits >> shift
     return 1 - 2 * (bits & 1).to(torch.float32)

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from parity_sgd.gradient import critical_batch
@@ -21,9 +22,13 @@ def accuracy_figure(histories: Mapping[str, pd.DataFrame], title: str = "") -> F
     figure = Figure(figsize=(6, 3.6))
     axes = figure.subplots()
     for colour, (label, history) in zip(COLOURS * 9, histories.items(), strict=False):
-        for index, (_, run) in enumerate(history.groupby("seed")):
+        trained = history[history["samples"] > 0]  # a log axis has no place for the start
+        for index, (_, run) in enumerate(trained.groupby("seed")):
             axes.plot(run["samples"], run["accuracy"], color=colour, lw=1, alpha=0.7, label=None if index else label)
     axes.set(xlabel="samples used", ylabel="accuracy on fresh points", title=title, ylim=(0.4, 1.03), xscale="log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.legend(frameon=False)
     return figure
 
@@ -76,6 +81,7 @@ def weights_figure(W: Float[Tensor, "m d"], good: Sequence[bool], support: Seque
     axes.axvline(len(support) - 0.5, color="white", lw=0.8)
     axes.axhline(sum(good) - 0.5, color="white", lw=0.8)
     axes.set(xlabel="coordinate (support left of the line)", ylabel="neuron (good above the line)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, label="|w|")
     return figure
 
@@ -125,7 +131,7 @@ def queries_figure(tables: Mapping[int, pd.DataFrame]) -> Figure:
     axes = figure.subplots()
     for colour, (k, table) in zip(COLOURS, sorted(tables.items()), strict=False):
         axes.plot(table["d"], table["queries"], "o-", color=colour, ms=4, label=f"k = {k}: d T B measured")
-        axes.plot(table["d"], table["sq_bound"], color=colour, ls=":", label=f"k = {k}: d^{k}")
+        axes.plot(table["d"], table["sq_bound"], color=colour, ls=":", label=f"k = {k}: $d^{k}$")
     axes.set(xlabel="dimension d", ylabel="scalar queries", xscale="log", yscale="log")
     _ticks_at_sizes(axes, {int(d) for table in tables.values() for d in table["d"]})
     axes.legend(frameon=False, fontsize=8)
@@ -138,7 +144,10 @@ def width_figure(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     for colour, (k, group) in zip(COLOURS, table.groupby("k"), strict=False):
         axes.plot(group["width"] / 2 ** int(str(k)), group["probability"], "o-", ms=4, color=colour, label=f"k = {k}")
-    axes.set(xlabel="width / 2^k", ylabel="P(perfect classifier)", xscale="log", ylim=(-0.03, 1.03))
+    axes.set(xlabel="width / $2^k$", ylabel="P(perfect classifier)", xscale="log", ylim=(-0.03, 1.03))
+    factors = sorted(set((table["width"] // 2 ** table["k"]).tolist()))
+    axes.set_xticks(factors, [str(factor) for factor in factors])
+    axes.set_xticks([], minor=True)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

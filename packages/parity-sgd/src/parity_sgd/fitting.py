@@ -1,62 +1,26 @@
 """The algorithm on a user's table: recover the support, then test it on rows that nothing has seen."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from math import factorial, sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from scipy import stats
 from shared_core.errors import InputError
-from shared_core.files import jsonable
 from torch import Tensor
 
 from parity_sgd.accuracy import wilson_interval
-from parity_sgd.baselines import (
-    brute_force,
-    gaussian_elimination,
-    sgd_relu_hinge,
-    sgd_same_network,
-    support_by_weights,
-)
 from parity_sgd.checks import check_seed
-from parity_sgd.codes import pack
-from parity_sgd.gradient import batch_gradient, critical_batch
-from parity_sgd.network import random_weights
+from parity_sgd.gradient import critical_batch
 from parity_sgd.neurons import default_width
-from parity_sgd.optimizer import threshold_sign
-from parity_sgd.tables import read_table
+from parity_sgd.searches import SEARCHES, FitSettings, Method, SplitRows, agreement
+from parity_sgd.tables import read_table, warn_about_columns
 
 log = logging.getLogger(__name__)
-Method = Literal["sign-sgd", "elimination", "brute-force", "sgd", "relu-sgd"]
-NOISE_LEVELS = (0.0, 0.1, 0.2, 0.3)
 SIGNIFICANT = 1e-6
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How sign SGD is run on a table.
-
-    Args:
-        width: neurons; max(16 * 2^k, 4^k) where None.
-        epochs: passes over the training rows.
-        batches: mini-batches a pass; fewer are taken where rows are few.
-        learning_rate: eta.
-        decay: lambda.
-        noise: assumed label noise, which lowers rho; tried in turn (0, 0.1, 0.2, 0.3) where None.
-    """
-
-    width: int | None = None
-    epochs: int = 15
-    batches: int = 16
-    learning_rate: float = 0.1
-    decay: float = 1.0
-    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +35,8 @@ class SupportFit:
         agreement: share of held-out rows on which parity and label agree; 1 - label noise.
         agreement_low: lower end of its 95% Wilson interval.
         agreement_high: upper end.
-        p_value: probability of an agreement this high on the held-out rows if the label did not depend on this
-            parity (exact binomial; the support was chosen on other rows).
+        p_value: probability of an agreement this high on the held-out rows if label and parity were independent
+            (Fisher's exact test: whatever the frequencies of both; the support was chosen on other rows).
         held_out: number of these rows.
         gap: smallest score inside the support minus the largest outside, for methods that score columns.
         seconds: wall time of the method.
@@ -128,19 +92,37 @@ def fit_support(
     columns = columns or tuple(f"x{j}" for j in range(d))
     training, choosing, testing = split_rows(n, seed)
     start = time.perf_counter()
-    search = _SEARCHES[method]
-    support, gap, note = search(X[training], y[training], X[choosing], y[choosing], k, settings, seed)
+    rows = SplitRows(X[training], y[training], X[choosing], y[choosing])
+    support, gap, note = SEARCHES[method](rows, k, settings, seed)
     seconds = time.perf_counter() - start
     if not support:
         return SupportFit(method, (), (), 1, 0.5, 0.0, 1.0, 1.0, len(testing), gap, seconds, note)
     fitting = torch.cat([training, choosing])
-    sign = 1 if _agreement(X[fitting], y[fitting], support) >= 0.5 else -1
-    right = round(_agreement(X[testing], sign * y[testing], support) * len(testing))
-    low, high = wilson_interval(right, len(testing))
-    p_value = float(stats.binom.sf(right - 1, len(testing), 0.5))
+    sign = 1 if agreement(X[fitting], y[fitting], support) >= 0.5 else -1
+    test_X, test_y = X[testing], sign * y[testing]
+    share = agreement(test_X, test_y, support)
+    low, high = wilson_interval(round(share * len(testing)), len(testing))
     names = tuple(columns[j] for j in support)
-    share = right / len(testing)
+    p_value = independence_p_value(test_X[:, list(support)].prod(1), test_y)
+    if p_value < SIGNIFICANT:
+        note = "; ".join(filter(None, [note, *_needless_columns(test_X, test_y, support, columns)]))
     return SupportFit(method, support, names, sign, share, low, high, p_value, len(testing), gap, seconds, note)
+
+
+def independence_p_value(parity: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
+    """Fisher's exact test, one-sided: P(as much agreement or more | frequencies of both, independence)."""
+    both = int(((parity > 0) & (y > 0)).sum())
+    return float(stats.hypergeom.sf(both - 1, len(y), int((parity > 0).sum()), int((y > 0).sum())))
+
+
+def _needless_columns(X: Tensor, y: Tensor, support: tuple[int, ...], columns: tuple[str, ...]) -> list[str]:
+    """Columns without which the others alone still tell the label; impossible where columns are fair coins."""
+    found = []
+    for j in support:
+        rest = tuple(i for i in support if i != j)
+        if rest and independence_p_value(X[:, list(rest)].prod(1), y) < SIGNIFICANT:
+            found.append(f"without {columns[j]!r} the others agree in {agreement(X, y, rest):.4f}: it may not belong")
+    return found
 
 
 def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
@@ -173,126 +155,6 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
         )  # fmt: skip
 
 
-def warn_about_columns(X: Float[Tensor, "n d"], columns: tuple[str, ...]) -> list[str]:
-    """Warn of columns that are not fair coins, or equal or opposite to another: irrelevant gradients are then not zero.
-
-    A column is named where its mean is beyond 5 standard errors and beyond 0.05; a pair where |correlation| > 0.5.
-    """
-    n, d = X.shape
-    means = X.mean(0)
-    found = []
-    biased = [j for j in range(d) if abs(float(means[j])) > max(5 / sqrt(n), 0.05)]
-    if biased:
-        worst = max(biased, key=lambda j: abs(float(means[j])))
-        found.append(
-            f"{len(biased)} of {d} columns are not fair coins (most biased: {columns[worst]!r}, mean "
-            f"{float(means[worst]):+.2f} in -1/+1): gradients of irrelevant columns are then not zero on average"
-        )
-    if d <= 2000:
-        centred = X - means
-        spread = centred.square().mean(0).sqrt().clamp_min(1e-12)
-        correlation = (centred.T @ centred / n / spread[:, None] / spread).abs().triu(1)
-        i, j = divmod(int(correlation.argmax()), d)
-        if float(correlation[i, j]) > 0.5:
-            found.append(f"columns {columns[i]!r} and {columns[j]!r} are correlated ({float(correlation[i, j]):.2f})")
-    for message in found:
-        log.warning("%s", message)
-    return found
-
-
-def _agreement(X: Tensor, y: Tensor, support: tuple[int, ...]) -> float:
-    return float((X[:, list(support)].prod(1) == y).float().mean())
-
-
-Found = tuple[tuple[int, ...], float | None, str]
-Search = Callable[[Tensor, Tensor, Tensor, Tensor, int, FitSettings, int], Found]
-
-
-def _sign_sgd(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
-    """Assumed noise levels and starts in turn until the choosing rows confirm; the best of all where none does."""
-    levels = NOISE_LEVELS if settings.noise is None else (settings.noise,)
-    attempts = [(level, seed + start) for start in range(2) for level in levels]
-    best: tuple[float, tuple[int, ...], float, int] = (-1.0, (), 0.0, 0)
-    for number, (level, start) in enumerate(attempts, start=1):
-        W = sign_sgd_on_table(X, y, k, settings, level, start)
-        support = support_by_weights(W, k)
-        scores = W.abs().mean(0).sort(descending=True).values
-        gap = float(scores[k - 1] - (scores[k] if k < len(scores) else 0))
-        strength = abs(_agreement(Xc, yc, support) - 0.5)
-        if strength > best[0]:
-            best = (strength, support, gap, number)
-        if stats.binom.sf(round((0.5 + strength) * len(yc)) - 1, len(yc), 0.5) < 1e-4:
-            break
-    return best[1], best[2], f"attempt {best[3]} of {number} (assumed noise levels and starts)"
-
-
-def sign_sgd_on_table(
-    X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int, settings: FitSettings, noise: float, seed: int
-) -> Float[Tensor, "m d"]:
-    """The paper's step on mini-batches of given rows, reshuffled every pass; returns the trained weights.
-
-    rho is half of the signal (1 - 2 noise) k!.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    width = settings.width or default_width(k)
-    W, a = random_weights(X.shape[1], width, generator)
-    codes, eta = pack(X), settings.learning_rate
-    rho = 0.5 * (1 - 2 * noise) * factorial(k)
-    size = -(-len(X) // settings.batches)
-    for _ in range(settings.epochs):
-        order = torch.randperm(len(X), generator=generator)
-        for rows in order.split(size):
-            G = batch_gradient(W, a, k, codes[rows], y[rows])
-            W = (1 - settings.decay * eta) * W + eta * threshold_sign(G, rho).float()
-    return W
-
-
-def _elimination(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
-    solution = gaussian_elimination(X, y)
-    if solution is None:
-        return (), None, "no parity fits every row (label noise), or several do (too few rows)"
-    if len(solution[0]) != k:
-        return solution[0], None, f"the solution has {len(solution[0])} columns, not k = {k}"
-    return solution[0], None, ""
-
-
-def _brute_force(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
-    support, correlation = brute_force(X, y, k)
-    return support, abs(correlation), ""
-
-
-def _plain_sgd(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
-    """No sign, no dead zone; learning rates from large to small, since large ones diverge for k >= 3."""
-    best: tuple[float, tuple[int, ...], float] = (-1.0, (), 0.0)
-    width, steps = settings.width or default_width(k), settings.epochs * settings.batches
-    for rate in (0.1, 0.01, 1e-3, 1e-4):
-        W, _ = sgd_same_network(
-            X, y, k, width=width, batch=min(len(X), 4096), steps=steps,
-            learning_rate=rate / factorial(k), decay=1.0, seed=seed,
-        )  # fmt: skip
-        if bool(torch.isfinite(W).all()):
-            support = support_by_weights(W, k)
-            best = max(best, (abs(_agreement(Xc, yc, support) - 0.5), support, rate))
-    if best[0] < 0:
-        return (), None, "diverged at every learning rate"
-    return best[1], None, f"learning rate {best[2] / factorial(k):g}"
-
-
-def _relu_sgd(X: Tensor, y: Tensor, Xc: Tensor, yc: Tensor, k: int, settings: FitSettings, seed: int) -> Found:
-    network = sgd_relu_hinge(X, y, seed=seed)
-    accuracy = float(((network(Xc) > 0) == (yc > 0)).float().mean())
-    return support_by_weights(network.W, k), None, f"network's own accuracy on the choosing rows {accuracy:.3f}"
-
-
-_SEARCHES: dict[str, Search] = {
-    "sign-sgd": _sign_sgd,
-    "elimination": _elimination,
-    "brute-force": _brute_force,
-    "sgd": _plain_sgd,
-    "relu-sgd": _relu_sgd,
-}
-
-
 def fit_file(
     path: str | Path,
     k: int | None,
@@ -318,22 +180,3 @@ def fit_file(
         fit_support(table.X, table.y, k, method=method, settings=settings, columns=table.columns, seed=seed)
         for method in methods
     ]
-
-
-def print_fits(fits: Sequence[SupportFit], as_json: bool) -> None:
-    """Print what was recovered and how sure it is: a paragraph a method, or JSON."""
-    if as_json:
-        print(json.dumps(jsonable([{**asdict(fit), "recovered": fit.recovered} for fit in fits]), indent=2))
-        return
-    for fit in fits:
-        took = f"({fit.seconds:.2f} s{'; ' + fit.note if fit.note else ''})"
-        if not fit.support:
-            print(f"{fit.method}: no support found {took}")
-            continue
-        relation = "XOR" if fit.sign > 0 else "NOT XOR"
-        verdict = "confirmed" if fit.recovered else "NOT confirmed"
-        print(f"{fit.method}: label = {relation}({', '.join(fit.columns)}), {verdict} {took}")
-        print(
-            f"  held-out rows {fit.held_out}: agreement {fit.agreement:.4f} [{fit.agreement_low:.4f}, "
-            f"{fit.agreement_high:.4f}], label noise about {1 - fit.agreement:.4f}, p = {fit.p_value:.2g}"
-        )

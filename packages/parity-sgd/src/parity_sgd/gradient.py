@@ -38,8 +38,8 @@ def batch_gradient(
         total: B; the number of points where None.
     """
     if W.device.type == "cpu" and W.dtype == torch.float32:
-        Wt = W.detach().T.contiguous().numpy()
-        summed = torch.from_numpy(gradient_sum(codes.numpy(), weights.to(torch.float32).numpy(), Wt, k - 1)).T
+        weights = weights.to(torch.float32)
+        summed = torch.from_numpy(gradient_sum(codes.numpy(), weights.numpy(), W.detach().contiguous().numpy(), k - 1))
     else:
         summed = _matmul_gradient(W.detach(), k, codes, weights)
     return summed * (a.to(summed.dtype) * (k / (total or len(codes))))[:, None]

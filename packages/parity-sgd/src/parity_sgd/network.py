@@ -68,8 +68,17 @@ class PolyParityNet(nn.Module):
 
 def random_weights(d: int, m: int, generator: torch.Generator) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m"]]:
     """W and a with independent uniform signs."""
-    W = unpack(random_codes(m, d, generator), d).contiguous()
-    return W, unpack(random_codes(m, 1, generator), 1)[:, 0].contiguous()
+    W, a = stacked_weights(d, m, [generator])
+    return W[0].contiguous(), a[0].contiguous()
+
+
+def stacked_weights(
+    d: int, m: int, generators: Sequence[torch.Generator]
+) -> tuple[Float[Tensor, "s m d"], Float[Tensor, "s m"]]:
+    """One start a generator, the same as each alone; signs are made from the bits of all at once."""
+    drawn = [(random_codes(m, d, generator), random_codes(m, 1, generator)) for generator in generators]
+    W, a = (torch.stack(codes) for codes in zip(*drawn, strict=True))
+    return unpack(W, d), unpack(a, 1)[..., 0]
 
 
 def correlation_loss(y: Float[Tensor, "n"], f: Float[Tensor, "n"]) -> Float[Tensor, ""]:

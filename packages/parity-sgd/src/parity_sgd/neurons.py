@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import factorial
 
 import numpy as np
 import torch
@@ -13,6 +12,9 @@ from torch import Tensor
 
 from parity_sgd.codes import all_codes, unpack
 from parity_sgd.network import integer_power
+
+MAX_K = 10
+"""The 2^k by 2^k table of patterns is made up to here."""
 
 
 def is_good(W0: Float[Tensor, "... m d"], a: Float[Tensor, "... m"], support: Sequence[int]) -> Bool[Tensor, "... m"]:
@@ -64,8 +66,8 @@ def success_probability(k: int, m: int, draws: int = 4000, seed: int = 0) -> flo
     A good neuron's pattern b is uniform on {-1, 1}^k and contributes prod(b) prod(p) <b, p>^k to F(p), so only the
     multinomial counts of the patterns have to be drawn.
     """
-    if k > 10:
-        raise InputError(f"the 2^k by 2^k table of patterns is made up to k = 10, got k = {k}")
+    if k > MAX_K:
+        raise InputError(f"the 2^k by 2^k table of patterns is made up to k = {MAX_K}, got k = {k}")
     patterns = unpack(all_codes(k), k).numpy().astype(np.float64)
     kernel = np.outer(patterns.prod(1), patterns.prod(1)) * (patterns @ patterns.T) ** k
     rng = np.random.default_rng(seed)
@@ -130,8 +132,3 @@ def recover_support(W: Float[Tensor, "m d"], k: int) -> RecoveredSupport:
     values, order = scores.sort(descending=True, stable=True)
     gap = float(values[k - 1] - values[k]) if k < d else float(values[k - 1])
     return RecoveredSupport(tuple(sorted(order[:k].tolist())), tuple(scores.tolist()), gap)
-
-
-def signal(k: int, noise: float = 0.0) -> float:
-    """Size of the population gradient of a feature at w in {-1, +1}^d: (1 - 2 noise) k!."""
-    return (1 - 2 * noise) * factorial(k)

@@ -1,16 +1,18 @@
 """The data law: x uniform on {-1, +1}^d, y = prod_{j in S} x_j, perhaps with label noise; a stream, never stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, UInt8
 from shared_core.errors import InputError
 from torch import Tensor
 
-from parity_sgd.checks import check_noise, check_seed, check_support
-from parity_sgd.codes import all_codes, code_bytes, parity, random_codes, unpack
+from parity_sgd.checks import check_noise, check_seed, check_size, check_support
+from parity_sgd.codes import all_codes, code_bytes, parity, unpack
+from parity_sgd.streams import Stream
 
 MULTINOMIAL_MAX_D = 14
 """Up to this dimension a batch larger than the cube is drawn as 2^d counts."""
@@ -58,8 +60,7 @@ class SparseParity:
         self.support = check_support(d, support, k)
         self.d, self.k, self.noise, self.seed = d, len(self.support), check_noise(noise), check_seed(seed)
         self.device = torch.device(device)
-        self._points = stream_generator(seed, "points", device)
-        self._flips = stream_generator(seed, "flips", device)
+        self._points, self._flips = Stream(seed, "points", self.device), Stream(seed, "flips", self.device)
 
     def with_seed(self, seed: int) -> Self:
         """The same law with another stream, at its beginning."""
@@ -70,7 +71,12 @@ class SparseParity:
         return type(self)(self.d, self.support, seed=self.seed, device=self.device)
 
     def sample(self, n: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]:
-        """The next n points of the stream and their labels, all in {-1, +1}."""
+        """The next n points of the stream and their labels, all in {-1, +1}.
+
+        Raises:
+            InputError: if n < 1, or for more than 2^31 coordinates at once.
+        """
+        check_size("n * d", n, self.d)
         batch = self.rows(n)
         return unpack(batch.codes, self.d), batch.weights
 
@@ -87,12 +93,10 @@ class SparseParity:
         """
         if n < 1:
             raise InputError(f"the number of samples must be at least 1, got {n}")
-        codes = random_codes(steps, n * code_bytes(self.d) * 8, self._points, align=8)
-        codes = codes[:, : n * code_bytes(self.d)].reshape(steps, n, -1)
+        codes = self._points.bits(steps, n * code_bytes(self.d)).reshape(steps, n, -1)
         y = parity(codes.flatten(0, 1), self.support).view(steps, n)
         if self.noise:
-            flips = torch.rand(steps, n, generator=self._flips, device=self.device) < self.noise
-            y = torch.where(flips, -y, y)
+            y = torch.where(self._flips.uniform(steps, n) < self.noise, -y, y)
         return codes, y
 
     def rows(self, n: int) -> Batch:
@@ -110,8 +114,7 @@ class SparseParity:
         """
         if self.d > MULTINOMIAL_MAX_D:
             raise InputError(f"counts need d <= {MULTINOMIAL_MAX_D}, got d = {self.d}")
-        seeds = torch.randint(2**63 - 1, (2,), generator=self._points, device=self.device).tolist()
-        rng = np.random.default_rng(seeds)
+        rng = np.random.default_rng(self._points.bits(1, 16)[0].tolist())
         counts = rng.multinomial(n, np.full(2**self.d, 0.5**self.d))
         if self.noise:
             counts = counts - 2 * rng.binomial(counts, self.noise)
@@ -127,6 +130,10 @@ class SparseParity:
         """A batch of n in whichever form is cheaper."""
         return self.counts(n) if self.counts_pay(n) else self.rows(n)
 
+    def stream_words(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """States of the streams of points and of flips on a CPU, for loops that draw from them in place."""
+        return self._points.words, self._flips.words
+
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream stands."""
         return {"points": self._points.get_state(), "flips": self._flips.get_state()}
@@ -135,12 +142,3 @@ class SparseParity:
         """Go on where another stream of the same law stood."""
         self._points.set_state(state["points"])
         self._flips.set_state(state["flips"])
-
-
-def stream_generator(
-    seed: int, stream: Literal["points", "flips", "weights"], device: str | torch.device = "cpu"
-) -> torch.Generator:
-    """A generator of its own for each thing that is drawn, so that one does not consume another's numbers."""
-    number = ("points", "flips", "weights").index(stream)
-    state = np.random.SeedSequence([check_seed(seed), number]).generate_state(1, np.uint32)
-    return torch.Generator(device).manual_seed(int(state[0]))

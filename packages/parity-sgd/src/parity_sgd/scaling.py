@@ -1,7 +1,6 @@
 """Sample complexity: the batch one step needs, the batch a whole run needs, their exponents in d, and queries."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil, factorial, log
 
@@ -17,8 +16,11 @@ from parity_sgd.codes import unpack
 from parity_sgd.gradient import batch_gradient, critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.optimizer import threshold_sign
-from parity_sgd.parity import SparseParity, stream_generator
-from parity_sgd.training import SignSGD, Trainer
+from parity_sgd.parity import SparseParity
+from parity_sgd.settings import SignSGD
+from parity_sgd.streams import stream_generator
+from parity_sgd.threads import each_in_threads
+from parity_sgd.training import Trainer, start_together
 
 SUCCESS_ACCURACY = 0.99
 
@@ -163,22 +165,22 @@ def end_to_end_batch(
 def success_cell(
     k: int, d: int, batch: int, *, width: int, seeds: Sequence[int], learning_rate: float, threshold: float
 ) -> list[dict[str, float]]:
-    """One whole run a seed at one size and batch, seeds in parallel threads."""
+    """One whole run a seed at one size and batch: one set-up for all, then one compiled call a run, in threads."""
     steps = steps_needed(d, learning_rate)
     settings = SignSGD(width, batch, steps, threshold * factorial(k), learning_rate)
 
-    def one(seed: int) -> dict[str, float]:
-        trainer = Trainer(SparseParity(d, k=k), settings, seed)
+    def one(trainer: Trainer) -> float:
         trainer.advance(steps)
-        accuracy = exact_accuracy(
-            trainer.W, trainer.a, trainer.task.support, samples=4096, seed=seed, enumerate_max_d=12
-        ).value
-        success = accuracy >= SUCCESS_ACCURACY
-        sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
-        return {**sizes, "seed": seed, "accuracy": accuracy, "success": success}
+        support = trainer.task.support
+        return exact_accuracy(trainer.W, trainer.a, support, samples=4096, seed=trainer.seed, enumerate_max_d=12).value
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(one, seeds))
+    task = SparseParity(d, k=k)
+    accuracies = each_in_threads(one, start_together(task, settings, seeds), task.device)
+    sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
+    return [
+        {**sizes, "seed": seed, "accuracy": accuracy, "success": accuracy >= SUCCESS_ACCURACY}
+        for seed, accuracy in zip(seeds, accuracies, strict=True)
+    ]
 
 
 def smallest_batches(cells: pd.DataFrame) -> pd.DataFrame:

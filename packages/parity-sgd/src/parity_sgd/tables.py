@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,30 @@ def write_table(
             frame.to_parquet(aside)
         else:
             frame.to_csv(aside, index=False, sep="\t" if kind == ".tsv" else ",")
+
+
+def warn_about_columns(X: Float[Tensor, "n d"], columns: tuple[str, ...]) -> list[str]:
+    """Warn of columns that are not fair coins, or equal or opposite to another: irrelevant gradients are then not zero.
+
+    A column is named where its mean is beyond 5 standard errors and beyond 0.05; a pair where |correlation| > 0.5.
+    """
+    n, d = X.shape
+    means = X.mean(0)
+    found = []
+    biased = [j for j in range(d) if abs(float(means[j])) > max(5 / sqrt(n), 0.05)]
+    if biased:
+        worst = max(biased, key=lambda j: abs(float(means[j])))
+        found.append(
+            f"{len(biased)} of {d} columns are not fair coins (most biased: {columns[worst]!r}, mean "
+            f"{float(means[worst]):+.2f} in -1/+1): gradients of irrelevant columns are then not zero on average"
+        )
+    if d <= 2000:
+        centred = X - means
+        spread = centred.square().mean(0).sqrt().clamp_min(1e-12)
+        correlation = (centred.T @ centred / n / spread[:, None] / spread).abs().triu(1)
+        i, j = divmod(int(correlation.argmax()), d)
+        if float(correlation[i, j]) > 0.5:
+            found.append(f"columns {columns[i]!r} and {columns[j]!r} are correlated ({float(correlation[i, j]):.2f})")
+    for message in found:
+        log.warning("%s", message)
+    return found

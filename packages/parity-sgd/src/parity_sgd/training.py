@@ -1,126 +1,31 @@
 """The paper's algorithm: online sign SGD with a dead zone on the two-layer network."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil, factorial, log
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from shared_core.errors import InputError, RunError
+from shared_core.logging import progress
 from torch import Tensor
 
 from parity_sgd.accuracy import Accuracy, exact_accuracy, packed_values
-from parity_sgd.checks import check_hyperparameters, check_threshold, warn_where_theory_says_no
-from parity_sgd.codes import code_bytes, parity, random_codes
-from parity_sgd.gradient import batch_gradient, critical_batch
-from parity_sgd.lookup import sign_steps
-from parity_sgd.network import random_weights
-from parity_sgd.neurons import (
-    Outcome,
-    RecoveredSupport,
-    default_width,
-    is_good,
-    predict_outcome,
-    recover_support,
-)
+from parity_sgd.codes import code_bytes, parity, random_codes, support_mask
+from parity_sgd.gradient import batch_gradient
+from parity_sgd.network import random_weights, stacked_weights
+from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outcome, recover_support
 from parity_sgd.optimizer import threshold_sign
-from parity_sgd.parity import SparseParity, stream_generator
+from parity_sgd.parity import SparseParity
+from parity_sgd.settings import SignSGD
+from parity_sgd.steps import MAX_ROWS, run_steps
+from parity_sgd.streams import stream_generator
+from parity_sgd.threads import each_in_threads, sum_in_threads
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = MAX_ROWS
 """Larger batches are drawn and summed in chunks of so many rows, in threads; sums do not depend on how many."""
 GPU_CHUNK_ROWS = 65536
-BLOCK_BYTES = 4 << 20
-"""Smaller batches are drawn several steps at a time, up to so many bytes."""
-PRUNE_EVERY = 8
 EVALUATION_SAMPLES = 2048
-
-
-@dataclass(frozen=True)
-class SignSGD:
-    """Hyper-parameters of the algorithm.
-
-    Args:
-        width: m, number of neurons.
-        batch: B, fresh samples a step.
-        steps: T.
-        rho: absolute threshold of the mean gradient; a feature's gradient is (1 - 2 noise) k! at the start.
-        learning_rate: eta.
-        decay: lambda, applied outside the sign.
-        prune: leave neurons out of the products once no batch can move them any more (exact).
-    """
-
-    width: int
-    batch: int
-    steps: int
-    rho: float
-    learning_rate: float = 0.1
-    decay: float = 1.0
-    prune: bool = True
-
-    @classmethod
-    def default(
-        cls,
-        task: SparseParity,
-        *,
-        width: int | None = None,
-        batch: int | None = None,
-        steps: int | None = None,
-        rho: float | None = None,
-        learning_rate: float = 0.1,
-        decay: float = 1.0,
-    ) -> "SignSGD":
-        """Settings with which a run succeeds nearly always; each can be given instead.
-
-        Width max(16 * 2^k, 4^k); rho = (1 - 2 noise) k! / 2; the batch with which a single step gets all its signs
-        right about half of the time; 2 ln(d) / eta steps and at least 20.
-
-        Raises:
-            InputError: for a value that cannot work.
-        """
-        width = default_width(task.k) if width is None else width
-        check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
-        signal = (1 - 2 * task.noise) * factorial(task.k)
-        rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
-        if batch is None:
-            batch = ceil(critical_batch(task.d, task.k, width, rho / signal if rho else 0.5, task.noise))
-        steps = max(20, ceil(2 * log(max(task.d, 2)) / learning_rate)) if steps is None else steps
-        settings = cls(width, batch, steps, rho, learning_rate, decay)
-        settings.check(task)
-        return settings
-
-    def check(self, task: SparseParity) -> None:
-        """Refuse values that cannot work for this task.
-
-        Raises:
-            InputError: naming the argument.
-        """
-        check_hyperparameters(
-            width=self.width,
-            batch=self.batch,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            decay=self.decay,
-        )
-        check_threshold(self.rho, task.k, task.noise)
-
-    def warn(self, task: SparseParity) -> list[str]:
-        """Log, and return, what theory says against these settings."""
-        return warn_where_theory_says_no(
-            d=task.d,
-            k=task.k,
-            width=self.width,
-            batch=self.batch,
-            steps=self.steps,
-            rho=self.rho,
-            learning_rate=self.learning_rate,
-            decay=self.decay,
-            noise=task.noise,
-        )
 
 
 class Trainer:
@@ -165,19 +70,15 @@ class Trainer:
         Raises:
             RunError: if weights are no longer finite.
         """
-        end = self.step + steps
-        fused = self.W.device.type == "cpu" and self.W.dtype == torch.float32 and not self._in_chunks()
-        while self.step < end:
-            block = min(end - self.step, self._steps_at_a_time() if fused else 1)
-            alive = self._alive()
-            living, a = self.W[alive], self.a[alive]
-            if fused:
-                moved = self._fused_steps(living, a, block)
-            else:
-                moved = self._one_step(living, a)
-            self.W *= (1 - self.settings.decay * self.settings.learning_rate) ** block  # neurons that only decay
-            self.W[alive] = moved
-            self.step += block
+        if self.W.device.type == "cpu" and self.W.dtype == torch.float32 and not self._in_chunks():
+            self._fused_steps(steps)
+        else:
+            for _ in range(steps):
+                alive = self._alive()
+                moved = self._one_step(self.W[alive], self.a[alive])
+                self.W *= 1 - self.settings.decay * self.settings.learning_rate
+                self.W[alive] = moved
+        self.step += steps
         if not bool(torch.isfinite(self.W).all()):
             raise RunError(f"weights are not finite after step {self.step}; lower learning-rate")
 
@@ -190,25 +91,22 @@ class Trainer:
     def _in_chunks(self) -> bool:
         return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
 
-    def _steps_at_a_time(self) -> int:
-        fitting = max(1, BLOCK_BYTES // ((code_bytes(self.task.d) + 4) * self.settings.batch))
-        # Blocks end at fixed steps, so that pruning happens at the same steps however a run is cut.
-        return min(fitting, PRUNE_EVERY - self.step % PRUNE_EVERY)
-
-    def _fused_steps(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"], steps: int) -> Float[Tensor, "n d"]:
-        codes, y = self.task.draw(steps, self.settings.batch)
-        Wt = np.ascontiguousarray(W.T.numpy())
-        sign_steps(
-            codes.numpy(),
-            y.numpy(),
-            Wt,
-            a.double().numpy() * (self.task.k / self.settings.batch),
-            exponent=self.task.k - 1,
+    def _fused_steps(self, steps: int) -> None:
+        self.W = self.W.contiguous()
+        run_steps(
+            self.task.stream_words(),
+            support_mask(self.task.support, code_bytes(self.task.d)),
+            self.W.numpy(),
+            self.a.double().numpy(),
+            steps=steps,
+            batch=self.settings.batch,
+            k=self.task.k,
+            noise=self.task.noise,
             eta=self.settings.learning_rate,
             decay=self.settings.decay,
             rho=self.settings.rho,
+            prune=self.settings.prune,
         )
-        return torch.from_numpy(Wt).T
 
     def _one_step(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
         B, eta = self.settings.batch, self.settings.learning_rate
@@ -217,7 +115,7 @@ class Trainer:
             G = batch_gradient(W, a, self.task.k, codes, y, B)
         else:
             rows = CHUNK_ROWS if self.W.device.type == "cpu" else GPU_CHUNK_ROWS
-            sizes = [min(rows, B - start) for start in range(0, B, rows)]
+            sizes = (min(rows, B - start) for start in range(0, B, rows))
             G = sum_in_threads(
                 lambda batch: batch_gradient(W, a, self.task.k, batch[0], batch[1], B),
                 (self.task.rows(size)[:2] for size in sizes),
@@ -254,29 +152,6 @@ class Trainer:
         self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
 
 
-@lru_cache(maxsize=1)
-def _chunk_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "parity-sgd-chunks")
-
-
-def sum_in_threads(
-    function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
-) -> Tensor:
-    """Sum of function(item) in the order of the items, so that the result does not depend on the thread count."""
-    total: Tensor | None = None
-    threads = torch.get_num_threads()
-    waiting: deque[Future[Tensor]] = deque()
-    for item in items:
-        waiting.append(_chunk_pool(threads).submit(function, item))
-        if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
-            value = waiting.popleft().result()
-            total = value if total is None else total + value
-    for future in waiting:
-        total = future.result() if total is None else total + future.result()
-    assert total is not None
-    return total
-
-
 def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
     # A stream of its own: evaluation neither consumes training data nor sees them again.
     generator = torch.Generator(task.device).manual_seed(2**32 + task.seed)
@@ -311,6 +186,15 @@ class TrainedRun:
     predicted: Outcome
     recovered: RecoveredSupport
     history: pd.DataFrame
+
+
+def start_together(task: SparseParity, settings: SignSGD, seeds: Sequence[int]) -> list[Trainer]:
+    """One run a seed, each exactly as alone; the starts of all are made in one tensor."""
+    if not seeds:
+        return []
+    generators = [stream_generator(seed, "weights", task.device) for seed in seeds]
+    W, a = stacked_weights(task.d, settings.width, generators)
+    return [Trainer(task, settings, seed, (W[i].contiguous(), a[i].contiguous())) for i, seed in enumerate(seeds)]
 
 
 def finish(trainer: Trainer, history: pd.DataFrame) -> TrainedRun:
@@ -351,7 +235,7 @@ def train(
         (1.0, (0, 1))
     """
     settings = settings or SignSGD.default(task)
-    trainers = [Trainer(task, settings, seed) for seed in seeds]
+    trainers = start_together(task, settings, seeds)
 
     def one(trainer: Trainer) -> TrainedRun:
         history = []
@@ -363,5 +247,14 @@ def train(
                     callback(trainer)
         return finish(trainer, pd.DataFrame(history))
 
-    with ThreadPoolExecutor(torch.get_num_threads() if task.device.type == "cpu" else 1) as pool:
-        return list(pool.map(one, trainers))
+    return each_in_threads(one, trainers, task.device)
+
+
+def neuron_path(task: SparseParity, settings: SignSGD, seed: int) -> tuple[Tensor, Trainer]:
+    """All weights after 0..T steps of one run, (T + 1, m, d)."""
+    trainer = Trainer(task, settings, seed)
+    path = [trainer.W.cpu().clone()]
+    for _ in progress(range(settings.steps), "neurons"):
+        trainer.advance(1)
+        path.append(trainer.W.cpu().clone())
+    return torch.stack(path), trainer

@@ -7,14 +7,21 @@ from shared_core.claims import Context, Measurement
 
 from icl_linear import figures
 from icl_linear.attention_risk import excess_risk, infinite_context_floor, minimal_risk, risk
-from icl_linear.bound import attention_rate, ridge_rate, task_bound, theorem_step
+from icl_linear.bound import (
+    attention_rate,
+    bayes_factor,
+    bayes_factor_limit,
+    ridge_rate,
+    task_bound,
+    theorem_step,
+)
+from icl_linear.expected_run import expected_sgd
 from icl_linear.plan import tasks_needed
 from icl_linear.problem import Problem
 from icl_linear.reproduce.shared import CONTEXT, UNSPECIFIED, bayes, claims, length_problems
 from icl_linear.ridge import bayes_risk, ridge_coefficients
 from icl_linear.sampling import sample_tasks
 from icl_linear.schedule import geometric
-from icl_linear.sgd_recursion import expected_sgd
 from icl_linear.spectra import make_problem
 
 
@@ -106,31 +113,67 @@ def under_the_bound(context: Context) -> Measurement:
     statement="At the context length of pretraining the optimal attention model is nearly as good as Bayes-optimal"
     " ridge.",
     where="Abstract; comparison with ridge at a fixed context length",
-    quantity="risk over the noise, attention / ridge, largest over N = M and spectra",
-    expected="<= 2",
+    quantity="risk over the noise, attention / ridge at N = M, largest over spectra: on a grid of N, and as N grows",
+    expected="<= 2 at every N",
 )
 def near_bayes(context: Context) -> Measurement:
-    """N = M from 4 to 4096 for three spectra; risks above sigma^2."""
+    """N = M from 4 to 4096 for three spectra, and the limit in closed form; risks above sigma^2."""
     lengths = context.at([4, 16, 64], [4, 16, 64, 256, 1024, 4096], [2**k for k in range(15)])
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    found = []
+    found, limits = [], []
     for name, problem in length_problems().items():
         attention = [float(minimal_risk(problem, m)) - problem.sigma**2 for m in lengths]
         ridge = [bayes(context, name, m) for m in lengths]
         over = [item.mean - problem.sigma**2 for item in ridge]
         panels[name] = {"attention, N = M": (lengths, attention), "ridge (Bayes)": (lengths, over)}
         found += [(a / b, a / b * item.standard_error / b) for a, b, item in zip(attention, over, ridge, strict=True)]
+        limits.append(bayes_factor_limit(problem))
     ratio, error = max(found)
     figure = figures.panels_figure(
         panels, x="context examples, N = M", y="risk over the noise", dashed=["ridge (Bayes)"]
     )
     name = context.save_figure("matched-length", figure)
     note = (
-        "Exact but for the inputs of ridge (interval: 2 standard errors). The abstract names no constant; 2 was fixed"
+        "The abstract names no constant; 2 was fixed before measuring. It is a hair too small: the ratio tends to"
+        " 1 + (psi^2 tr H / sigma^2)(1 + 1 / d), here 2.01 .. 2.03, and passes 2 near N = 4200 (isotropic). On the"
+        " grid alone the verdict hung on the draws of ridge's inputs (200 draws: 1.998 .. 2.001; with 2000 it fell just"
+        " below 2), so the closed form of the limit decides. A constant factor at every N does hold: near-bayes-factor."
     )
-    note += " before measuring. As N grows the ratio rises to 1 + psi^2 tr H / sigma^2, here 2:"
-    note += " the largest N decides by a hair (with 200 draws the interval crossed 2, hence the many draws)."
-    return Measurement(ratio, ratio <= 2, (ratio - 2 * error, ratio + 2 * error), note, (name,))
+    measured = {f"N <= {lengths[-1]}": ratio, "N to infinity": max(limits)}
+    holds = max(ratio + 2 * error, *limits) <= 2
+    return Measurement(measured, holds, (ratio - 2 * error, ratio + 2 * error), note, (name,))
+
+
+@claims.add(
+    "near-bayes-factor",
+    statement="Up to a constant factor, which neither the context length nor the dimension changes, attention at its"
+    " own context length is Bayes optimal where psi^2 tr H is of the order of sigma^2.",
+    where="Abstract; comparison with ridge at a fixed context length",
+    quantity="(risk over the noise, attention / ridge at N = M) / (1 + psi^2 (tr H + lambda_1) / sigma^2), largest",
+    expected="<= 1",
+)
+def near_bayes_factor(context: Context) -> Measurement:
+    """Spectra, dimensions, lengths and signal-to-noise ratios."""
+    sizes, lengths = (
+        context.at([8], [8, 32, 128], [8, 64, 512]),
+        context.at([4, 64], [1, 4, 16, 64, 256, 1024], [1, 32, 1024]),
+    )
+    found = {}
+    for kind, d, signal in product(("iso", "power:2", "exp"), sizes, (0.1, 1.0, 10.0)):
+        problem = make_problem(kind, d, psi=signal**0.5)
+        for n in lengths:
+            ridge = bayes_risk(problem, n, draws=100, seed=context.seed)
+            over, error = ridge.mean - problem.sigma**2, ridge.standard_error
+            ratio = (float(minimal_risk(problem, n)) - problem.sigma**2) / over
+            found[kind, d, signal, n] = (ratio / bayes_factor(problem), ratio / bayes_factor(problem) * error / over)
+    worst = max(found, key=lambda cell: found[cell][0])
+    share, error = found[worst]
+    note = (
+        f"{len(found)} cells, largest at {worst} (spectrum, d, psi^2 tr H / sigma^2, N). The paper's constant is not"
+        " known to us; this factor is derived here (Jensen's inequality), so the claim checks a proof. It grows with"
+        " psi^2 tr H / sigma^2, which is why the statement needs that to be bounded."
+    )
+    return Measurement(share, share + 2 * error <= 1, (share - 2 * error, share + 2 * error), note)
 
 
 @claims.add(

@@ -16,7 +16,14 @@ from leaky_relu_bias.reproduce.registry import claims, interval, seeds
 from leaky_relu_bias.trajectory import Trajectory
 
 IMAGES = DataOptions(n=10, pair=[0, 1])
-LIFTED = replace(IMAGES, normalize="mean", features=4096, bandwidth=0.1)
+# Of 0.15, 0.125, 0.1, 0.08 the largest bandwidth whose ratio is at least 1 on all draws 100..105, which are not used.
+LIFTED = replace(IMAGES, normalize="mean", features=4096, bandwidth=0.08)
+SETS = {
+    "MNIST raw": ("mnist5k", IMAGES),
+    "MNIST centred": ("mnist5k", replace(IMAGES, center=True)),
+    "digits centred": ("digits", replace(IMAGES, center=True)),
+    "digits lifted": ("digits", LIFTED),
+}
 
 
 @dataclass(frozen=True)
@@ -62,16 +69,12 @@ def _few(runs: list[RealRun]) -> str:
     "E6-stable-rank",
     statement="Real images: the stable rank of each block tends to 1 (leaky ReLU)",
     where="experiments on MNIST",
-    quantity="largest block SR - 1 after exact descent, over MNIST raw, MNIST centred, digits lifted",
+    quantity="largest block SR - 1 after exact descent, over MNIST raw and centred, digits centred and lifted",
     expected="< 0.01",
 )
 def real_stable_rank(context: Context) -> Measurement:
     """Ten images of 0 and 1, real pixels."""
-    sets = {
-        "MNIST raw": real_runs(context, "mnist5k", IMAGES),
-        "MNIST centred": real_runs(context, "mnist5k", replace(IMAGES, center=True)),
-        "digits lifted": real_runs(context, "digits", LIFTED),
-    }
+    sets = {name: real_runs(context, source, options) for name, (source, options) in SETS.items()}
     ranks = {name: [_largest_rank(run.exact) for run in runs] for name, runs in sets.items()}
     every = [value for values in ranks.values() for value in values]
     note = f"n = 10, m = 50, gamma = 0.5, {len(sets['MNIST raw'])} draws each" + _few(sets["MNIST raw"]) + ": "
@@ -86,8 +89,8 @@ def real_stable_rank(context: Context) -> Measurement:
 
 
 def _overview(sets: dict[str, list[RealRun]]) -> Figure:
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (name, runs) in zip(figure.subplots(1, 3), sets.items(), strict=True):
+    figure = Figure(figsize=(13, 3.4), layout="constrained")
+    for axes, (name, runs) in zip(figure.subplots(1, len(sets)), sets.items(), strict=True):
         run = runs[0].exact
         normalized = run.margins[1:, 0] / run.column("w_fro")[1:, 0, None]
         for point in range(run.data.n):
@@ -113,8 +116,9 @@ def lifted_margins(context: Context) -> Measurement:
     """The lift brings the ratio to the theorem's side."""
     runs = real_runs(context, "digits", LIFTED)
     spreads = [_spread(run.normalised) for run in runs]
-    note = f"scikit-learn digits 0 and 1, n = 10, 4096 features, bandwidth 0.1, {len(runs)} draws{_few(runs)}; "
+    note = f"scikit-learn digits 0 and 1, n = 10, 4096 features, {len(runs)} draws{_few(runs)}; "
     note += f"ratio {min(run.ratio for run in runs):.3g} .. {max(run.ratio for run in runs):.3g}"
+    note += "; bandwidth 0.08, of four the largest with ratio >= 1 on six other draws"
     if min(run.ratio for run in runs) < 1:
         note += "; below 1: seen, not covered by the theorem with C = 1"
     figure = figures.margins_figure(runs[0].normalised, runs[0].predicted)
@@ -137,8 +141,8 @@ def raw_margins(context: Context) -> Measurement:
     ratios = [run.ratio for run in runs]
     note = f"ratio {min(ratios):.2g} .. {max(ratios):.2g}: the theorem asks for nearly orthogonal points; "
     note += f"{len(runs)} draws{_few(runs)}; predicted from the data: {kinds}"
-    holds = True if max(spreads) < 0.01 else None
-    prefix = "" if holds else "NOT COVERED: "
+    holds = True if max(spreads) < 0.01 else None if min(ratios) < 1 else False
+    prefix = "NOT COVERED: " if holds is None else ""
     return Measurement(max(spreads), holds, interval(spreads), prefix + note)
 
 
@@ -151,9 +155,8 @@ def raw_margins(context: Context) -> Measurement:
 )
 def real_prediction(context: Context) -> Measurement:
     """Point by point, over the sets for which there is a prediction."""
-    sources = [("mnist5k", IMAGES), ("mnist5k", replace(IMAGES, center=True)), ("digits", LIFTED)]
     gaps, left_out = [], 0
-    for source, options in sources:
+    for source, options in SETS.values():
         for run in real_runs(context, source, options):
             if not run.predicted.applicable:
                 left_out += 1

@@ -106,7 +106,7 @@ def chatter_figure(runs: Runs) -> Figure:
         for block, colour in (("pos", "C0"), ("neg", "C3")):
             left.plot(log10_t, run.column(f"sr_{block}")[1:, 0], colour, lw=0.8)
         rate = run.column("flips_since_last")[1:, 0] / (run.t[1:] - run.t[:-1])
-        right.plot(log10_t, rate.clamp(min=1e-6), lw=0.8)
+        right.plot(log10_t, torch.where(rate > 0, rate, torch.nan), lw=0.8, marker=".", ms=3)
     left.set_ylabel("block stable rank (blue W+, red W-)")
     right.set_yscale("log")
     right.set_ylabel("sign changes a step")

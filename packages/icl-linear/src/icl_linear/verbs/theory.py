@@ -9,20 +9,23 @@ from shared_core.errors import InputError
 
 from icl_linear import figures
 from icl_linear.attention_risk import excess_risk, infinite_context_floor, minimal_risk, mismatch_excess, risk
-from icl_linear.bound import attention_rate, effective_dimension, ridge_rate, task_bound
+from icl_linear.bound import attention_rate, ridge_rate, task_bound
 from icl_linear.checks import check_count, check_length, check_positive
-from icl_linear.estimate import compare_held_out, estimate_problem
+from icl_linear.expected_run import expected_sgd
 from icl_linear.one_pass_sgd import sgd
 from icl_linear.options import read_gamma
 from icl_linear.output import emit
-from icl_linear.plan import step_for, tasks_needed
+from icl_linear.plan import tasks_needed
 from icl_linear.problem import Problem
 from icl_linear.ridge import bayes_risk
 from icl_linear.schedule import make_schedule
-from icl_linear.sgd_recursion import expected_sgd, max_stable_step
-from icl_linear.task_table import fit_scaling, read_tasks
+from icl_linear.stable_step import max_stable_step, step_for
 
 log = logging.getLogger(__name__)
+HEAVY_TAILS = (
+    "sampled: after few steps the excess of a run is heavy tailed, so a mean over few runs tends to lie below the"
+    " expectation and its standard error to be too small"
+)
 
 
 def risk_table(
@@ -48,14 +51,14 @@ def risk_table(
         best = float(minimal_risk(problem, m))
         for n in trained if given is None else [0]:
             model = problem.gamma_star(n) if given is None else given
-            value = float(risk(problem, model, m))
+            value = float(risk(problem, model, m).mean())  # over the runs, where a file holds many
             rows.append(
                 {
                     **({"context_N": n} if given is None else {"gamma": str(gamma)}),
                     "test_M": m,
                     "risk": value,
                     "excess_over_noise": value - noise,
-                    "excess": float(excess_risk(problem, model, m)),
+                    "excess": float(excess_risk(problem, model, m).mean()),
                     "regret": value - ridge.mean,
                     "best_attention": best,
                     "ridge": ridge.mean,
@@ -103,6 +106,8 @@ def learning_curve(
 ) -> None:
     """Exact expected excess risk after T steps, the bound beside it, other test lengths, and sampled runs."""
     check_length("--context", context)
+    if runs:
+        check_count("--runs", runs, least=2)  # one has no standard error
     gamma0 = step_for(problem, context, step, batch)
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
     rows: list[dict[str, Any]] = []
@@ -137,7 +142,9 @@ def learning_curve(
         "excess_untrained": start,
         "minimal_risk": float(minimal_risk(problem, context)),
         "rows": rows,
-        "notes": _scope(problem) + (["the bound is for one task in each step"] if batch > 1 else []),
+        "notes": _scope(problem)
+        + (["the bound is for one task in each step"] if batch > 1 else [])
+        + ([HEAVY_TAILS] if runs else []),
     }
     emit("curve", result, settings=settings, figures={"curve": figure}, out=out, as_json=as_json)
 
@@ -245,63 +252,6 @@ def plan_table(
         "rows": rows,
     }
     emit("plan", result, settings=settings, figures={"plan": figure}, out=out, as_json=as_json)
-
-
-def estimate_table(
-    data: str,
-    task: str,
-    target: str,
-    context: int | None,
-    fraction: float,
-    standardize: bool,
-    splits: int,
-    passes: int,
-    most: int,
-    seed: int,
-    settings: dict[str, Any],
-    out: str | None,
-    as_json: bool,
-) -> None:
-    """Spectrum, prior and noise of a csv of tasks, tasks needed, and predictions on held-out tasks."""
-    table = read_tasks(data, task, target)
-    context = min(len(part) for part in table.y) // 2 if context is None else context
-    contenders = compare_held_out(
-        table, max(context, 1), splits=splits, passes=passes, standardize=standardize, seed=seed
-    )
-    context = max(context, 1)
-    fit = estimate_problem(fit_scaling(table, standardize).apply(table), seed=seed)
-    problem = fit.problem
-    start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
-    plan = tasks_needed(problem, context, fraction * start, most=most)
-    rows = [
-        {"name": item.name, "error": item.error, "standard_error": item.standard_error, "theory": item.predicted}
-        for item in contenders
-    ]
-    result = {
-        "tasks": fit.tasks,
-        "examples": fit.rows,
-        "features": len(table.features),
-        "context_N": context,
-        "eigenvalues": problem.eigenvalues.tolist(),
-        "psi": problem.psi,
-        "psi_interval": list(fit.psi_interval),
-        "sigma": problem.sigma,
-        "sigma_interval": list(fit.sigma_interval),
-        "tasks_needed": plan.tasks,
-        "tasks_needed_for": f"an excess risk of {fraction:g} of the untrained model's",
-        "D_eff_of_the_tasks_here": effective_dimension(
-            problem, context, max(fit.tasks / math.log2(max(fit.tasks, 2)), 1), plan.step_size
-        ),
-        "rows": rows,
-        "notes": ["theory: Gaussian data with the fitted spectrum, prior and noise; real tasks need not be"],
-    }
-    shown = {
-        "estimate": figures.bars_figure(rows, value="error", error="standard_error", expected="theory"),
-        "spectrum": figures.curves_figure(
-            list(range(1, problem.d + 1)), {"eigenvalues of H": problem.eigenvalues.tolist()}, x="i", y="eigenvalue"
-        ),
-    }
-    emit("estimate", result, settings=settings, figures=shown, out=out, as_json=as_json)
 
 
 def _scope(problem: Problem) -> list[str]:

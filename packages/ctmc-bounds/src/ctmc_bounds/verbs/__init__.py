@@ -1,0 +1,1 @@
+"""The verbs: each turns options into rows and figures with the public functions."""

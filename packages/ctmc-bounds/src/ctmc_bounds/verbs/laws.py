@@ -1,0 +1,159 @@
+"""law, bound and compare."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from shared_core.errors import InputError
+
+from ctmc_bounds import figures
+from ctmc_bounds.certified import certified_bound, constant_bias_score_term, early_stopping_tv, tv_to_data
+from ctmc_bounds.data_laws import DataLaw
+from ctmc_bounds.estimators import keeps_symmetry
+from ctmc_bounds.girsanov import girsanov_terms, telescoped_bound
+from ctmc_bounds.laws import Law
+from ctmc_bounds.marginals import Marginals, choose_space
+from ctmc_bounds.output import Destination, emit
+from ctmc_bounds.remembered_bounds import STATUS, paper_bound
+from ctmc_bounds.samplers import SAMPLERS, TimeFrozen
+from ctmc_bounds.verbs.problem import Problem, check_samplers
+
+SHOWN_STATES = 64
+
+
+def law_row(problem: Problem, data: DataLaw, name: str | None = None) -> tuple[dict[str, Any], Law]:
+    """One sampler's exact law as a row."""
+    schedule = problem.schedule(data)
+    sampler = problem.sampler_on(schedule, name)
+    begun = time.perf_counter()
+    law = sampler.law(data, problem.estimator(data), problem.init, problem.representation)  # type: ignore[arg-type]
+    row = {
+        "sampler": sampler.name,
+        "N": schedule.N,
+        "calls": sampler.expected_calls(data.ctmc),
+        "KL": law.kl,
+        "TV": law.tv,
+        "chi2": law.chi2,
+        "mass_defect": law.mass_defect,
+        "representation": law.space.kind,
+        "states": law.space.n * law.space.copies,
+        "products": law.products,
+        "seconds": time.perf_counter() - begun,
+    }
+    return row | law.notes, law
+
+
+def law(problem: Problem, out: str | None, as_json: bool) -> None:
+    """The exact law of one sampler."""
+    folder = Destination("law", problem.settings(), out)
+    data = problem.data_law()
+    row, found = law_row(problem, data)
+    notes = [f"{row['sampler']}: {SAMPLERS[row['sampler']].origin}."]
+    if row["TV"] is None:
+        notes.append(f"TV of a product law of {data.S}^{data.d} states is not enumerated; TV <= sqrt(KL/2).")
+    emit("law", {"data": problem.data, "rows": [row], "notes": notes}, {"law": _law_picture(found)}, folder, as_json)
+
+
+def _law_picture(found: Law) -> Any:
+    target, made = found.target.reshape(-1), found.probabilities.reshape(-1)
+    unit = "number of the count vector" if found.space.kind == "counts" else "state, by falling probability"
+    if found.space.kind != "counts":
+        order = torch.argsort(target, descending=True, stable=True)[:SHOWN_STATES]
+        target, made = target[order], made[order]
+    return figures.law_figure(target.tolist(), made.tolist(), f"KL = {found.kl:.4g}", unit)
+
+
+def bound(problem: Problem, C1: float | None, constant: float, out: str | None, as_json: bool) -> None:
+    """Every bound beside the measured KL."""
+    if problem.sampler not in ("paper", "uniformization", "midpoint"):
+        raise InputError(
+            f"--sampler {problem.sampler}: the bounds are for time-frozen samplers (paper, uniformization, midpoint);"
+            " compare measures the others"
+        )
+    folder = Destination("bound", problem.settings() | {"C1": C1, "constant": constant}, out)
+    data = problem.data_law()
+    estimator, schedule = problem.estimator(data), problem.schedule(data)
+    sampler = problem.sampler_on(schedule)
+    assert isinstance(sampler, TimeFrozen)
+    measured = sampler.law(data, estimator, problem.init, problem.representation)  # type: ignore[arg-type]
+    terms = girsanov_terms(data, sampler, estimator, problem.init, problem.representation)  # type: ignore[arg-type]
+    rows: list[dict[str, Any]] = [{"quantity": "KL(q_delta || law), measured", "value": measured.kl, "status": "exact"}]
+
+    def add(quantity: str, value: float, status: str) -> None:
+        ratio = value / measured.kl if measured.kl > 0 else None
+        rows.append({"quantity": quantity, "value": value, "bound / KL": ratio, "status": status})
+
+    add("(G) Girsanov", terms.total, "rigorous; path KL, quadrature to rounding")
+    add("(G') telescoped", telescoped_bound(data, sampler, estimator, problem.init), "the same number, another way")  # type: ignore[arg-type]
+    add("  initialisation KL(q_T || start)", terms.initialisation, "exact")
+    add("  score sum h L_SE(t_k)", terms.score, "exact; Assumption 1 of the paper, whose normalisation is unverified")
+    add("  path term of the exact score", terms.discretisation, "exact")
+    if estimator is None and problem.sampler != "midpoint":
+        marginals = Marginals(data, choose_space(data, problem.representation, keeps_symmetry(estimator, data)))
+        with_data = certified_bound(schedule, marginals, problem.init)  # type: ignore[arg-type]
+        add("(C) certified closed form", with_data.total, with_data.status)
+        if schedule.delta > 0:
+            any_data = certified_bound(schedule, data.ctmc, problem.init)  # type: ignore[arg-type]
+            add("(C) worst case over data", any_data.total, any_data.status)
+    if problem.score_bias and not problem.score_noise and problem.network is None:
+        exact = constant_bias_score_term(data.ctmc, schedule.T, schedule.delta, problem.score_bias)
+        add("(B) score term of a constant log-bias", exact, "closed form")
+    if schedule.delta > 0 or C1 is not None:
+        add(
+            "paper, Theorem 1 (form from memory)",
+            paper_bound(data.ctmc, schedule, "thm1", terms.score, C1, constant=constant).total,
+            STATUS,
+        )
+    if schedule.delta == 0:
+        add(
+            "paper, Theorem 2 (form from memory)",
+            paper_bound(data.ctmc, schedule, "thm2", terms.score, constant=constant).total,
+            STATUS,
+        )
+    early = early_stopping_tv(data.ctmc, schedule.delta)
+    extra = {
+        "tv_measured": measured.tv,
+        "tv_early_stopping_bound": early["stay"],
+        "tv_to_data_bound": tv_to_data(data.ctmc, schedule.delta, terms.total),
+    }
+    shown = {row["quantity"].strip(): {"": row["value"]} for row in rows if row["value"] > 0}
+    picture = figures.bars_figure(shown, "KL and its bounds", problem.data)
+    note = f"universal constant of the paper's form taken as {constant:g}; never a certificate"
+    emit("bound", {"data": problem.data, **extra, "rows": rows, "notes": [note]}, {"bound": picture}, folder, as_json)
+
+
+def compare(problem: Problem, samplers: list[str], calls: list[float], out: str | None, as_json: bool) -> None:
+    """Exact KL of several samplers at equal network calls."""
+    check_samplers(samplers)
+    if any(not budget >= 1 for budget in calls):
+        raise InputError(f"--calls {min(calls):g}: a budget is at least 1 call per sample")
+    folder = Destination("compare", problem.settings() | {"samplers": samplers, "calls": calls}, out)
+    data = problem.data_law()
+    rows, notes, curves = [], [], {}
+    for name in samplers:
+        found = []
+        for budget in calls if name != "thinning" else [0.0]:
+            N = steps_for(name, budget, data, problem.T, problem.delta)
+            if N < 1:
+                notes.append(f"{name}: {budget:g} calls are fewer than its jumps; left out")
+                continue
+            try:
+                row, _ = law_row(replace(problem, N=N, c=None), data, name)
+            except InputError as reason:
+                notes.append(f"{name}, N = {N}: {reason}")
+                continue
+            found.append(row)
+        rows += found
+        curves[name] = ([row["calls"] for row in found], [row["KL"] for row in found])
+    emit("compare", {"data": problem.data, "rows": rows, "notes": list(dict.fromkeys(notes))},
+         {"kl-against-calls": figures.calls_figure(curves, problem.data)}, folder, as_json)  # fmt: skip
+
+
+def steps_for(name: str, budget: float, data: DataLaw, T: float, delta: float) -> int:
+    """The most intervals with expected calls <= budget."""
+    if name in ("paper", "midpoint", "uniformization"):
+        return int(budget - data.ctmc.expected_jumps(T, delta))
+    if name.startswith("theta"):
+        return int(budget // 2)
+    return 1 if name == "thinning" else int(budget)

@@ -1,0 +1,1 @@
+"""Backends: chat-completions servers, local transformers, replay of recorded calls, scripted replies."""

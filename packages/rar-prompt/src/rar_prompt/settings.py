@@ -1,0 +1,54 @@
+"""What determines a run, and what a run may spend: plain data, so that the command line imports nothing heavy."""
+
+from dataclasses import dataclass, field
+
+from rar_prompt.chat import Sampling
+from rar_prompt.generators import GenOptions
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a run may spend and how it is counted.
+
+    Args:
+        prices: YAML file `model: {input: 2.5, output: 10, cached: 1.25}`, per million tokens.
+        max_cost: in the money of the price file; the run stops cleanly before it would spend more.
+        max_total_tokens: the same in tokens.
+    """
+
+    prices: str | None = None
+    max_cost: float | None = None
+    max_total_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that determines the answers.
+
+    Args:
+        tasks: generators or files.
+        methods: see `methods.plan`.
+        models: responders.
+        rephrasers: of two-step methods; each responder by itself where empty.
+        templates: template set.
+        sampling: of every call.
+        rephrase_sampling: of rephrasing calls; as `sampling` where None.
+        n: questions per generator; of a file the first n, all where 0.
+        seed: of the generators.
+        samples: independent answers per question.
+        gen: options of the generators.
+        exemplars: jsonl file of worked examples.
+    """
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    models: tuple[str, ...]
+    rephrasers: tuple[str, ...] = ()
+    templates: str = "paper"
+    sampling: Sampling = field(default_factory=Sampling)
+    rephrase_sampling: Sampling | None = None
+    n: int = 100
+    seed: int = 0
+    samples: int = 1
+    gen: GenOptions = field(default_factory=GenOptions)
+    exemplars: str | None = None
