@@ -88,7 +88,7 @@ def test_mixed_pairs_are_scored_by_this_iterations_opponent(whole: tuple[Path, S
     mixed = load_file(out / "iter_1/opponent.safetensors")["opponent"]
     old = read_pairs(out / "iter_0/generated.jsonl")
     assert len(mixed) == 2 * len(first)
-    game._become(out / "iter_0/model")
+    game.become(out / "iter_0/model")
     torch.testing.assert_close(mixed[len(first) :], game._scores(old), rtol=0, atol=1e-5)
     assert (mixed[len(first) :] - first).abs().max() > 1e-3
 
@@ -159,7 +159,7 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
 def test_responses_of_another_opponent_are_refused(whole: tuple[Path, SelfPlay]) -> None:
     out, game = whole
     check_opponent(out / "iter_0", json.loads((out / "iter_0/generated.json").read_text())["opponent"])
-    game._become(out / "iter_1/model")
+    game.become(out / "iter_1/model")
     with pytest.raises(InputError, match="was sampled from the model"):
         check_opponent(out / "iter_0", fingerprint(game.model))
 
@@ -184,7 +184,7 @@ def test_saved_adapters_load_in_peft(whole: tuple[Path, SelfPlay], llama: Callab
     from peft import PeftModel
 
     out, game = whole
-    game._become(out / "iter_1/model")
+    game.become(out / "iter_1/model")
     fresh = PeftModel.from_pretrained(llama(torch.float32, vocabulary=len(game.tokenizer)), str(out / "iter_1/model"))
     ids = torch.arange(5)[None]
     torch.testing.assert_close(fresh(ids).logits, game.model(ids).logits)

@@ -118,10 +118,10 @@ class SelfPlay:
             RunError: if numbers are not finite; what was finished is kept.
         """
         done: list[Iteration] = []
-        opponent = self._evaluate(self.out / "start.json")
+        opponent = self.evaluate(self.out / "start.json")
         for number in range(self.config.iterations):
             result = self._iteration(number, opponent)
-            opponent = self._evaluate(self._folder(number) / "evaluation.json")
+            opponent = self.evaluate(self._folder(number) / "evaluation.json")
             done.append(result)
             if self.after is not None and self.accelerator.is_main_process:
                 self.after(result)
@@ -138,7 +138,7 @@ class SelfPlay:
 
     def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:
         if (self._folder(number) / "iteration.json").exists():
-            self._become(self._folder(number) / "model")
+            self.become(self._folder(number) / "model")
             return Iteration(**read_json(self._folder(number) / "iteration.json"))
         current = self._generate(number)
         if self.config.mix_previous and number > 0:
@@ -157,7 +157,7 @@ class SelfPlay:
         first, last = self._train(number, beta, trained, identical, level)
         result = Iteration(number, len(pairs), sum(pair.identical for pair in pairs), first, last)
         if self.held_out:
-            found = self._evaluate(folder / "evaluation.json")
+            found = self.evaluate(folder / "evaluation.json")
             result.evaluation = found.means if found is not None else {}
             if opponent is not None:
                 result.accuracy = discrimination(self.model, self.held_out, opponent, self.scoring, self.pad)
@@ -186,7 +186,7 @@ class SelfPlay:
             self.end_ids,
             self._folder(number),
             fingerprint(self.model, self.source),
-            _mix(self.config.seed, number),
+            self.order_seed(number),
             accelerator,
             self.generation_prompts,
         )
@@ -233,9 +233,9 @@ class SelfPlay:
         """log p_0 of the same responses: of the model as it was before self-play."""
         if number == 0:
             return scores.clone()  # one file must not hold a tensor twice
-        self._become(self.out / "base")
+        self.become(self.out / "base")
         base = self._scores(rows)
-        self._become(self._folder(number - 1) / "model")
+        self.become(self._folder(number - 1) / "model")
         return base
 
     def _train(
@@ -270,7 +270,7 @@ class SelfPlay:
                 self.scoring,
                 self.accelerator,
                 pad_id=self.pad,
-                seed=_mix(config.seed, number),
+                seed=self.order_seed(number),
                 state=state,
                 report=report,
                 finish=finish,
@@ -280,11 +280,11 @@ class SelfPlay:
             log.warning("iteration %d: every response equals the real one, nothing to train on", number)
             save_model(self.model, self.tokenizer, folder / "model")
         self.accelerator.wait_for_everyone()
-        self._become(folder / "model")
+        self.become(folder / "model")
         rows = metrics.read()
         return (_without_step(rows[0]), _without_step(rows[-1])) if rows else ({}, {})
 
-    def _become(self, folder: Path) -> None:
+    def become(self, folder: Path) -> None:
         """Take the weights of a saved player."""
         if is_sharded(self.accelerator):
             if self.reload is None:
@@ -295,7 +295,7 @@ class SelfPlay:
         else:
             restore_player(self.model, folder)
 
-    def _evaluate(self, path: Path) -> Evaluation | None:
+    def evaluate(self, path: Path) -> Evaluation | None:
         """The current player on held-out prompts, once."""
         if not self.held_out:
             return None
@@ -316,6 +316,10 @@ class SelfPlay:
             self.accelerator.wait_for_everyone()
         return Evaluation.from_json(read_json(path))
 
+    def order_seed(self, number: int) -> int:
+        """Of an iteration's samples and the order of its pairs."""
+        return self.config.seed * 1009 + number
+
     def _folder(self, number: int) -> Path:
         return self.out / f"iter_{number}"
 
@@ -335,7 +339,3 @@ def _without_step(row: dict[str, Any]) -> dict[str, float]:
 def _indistinguishable(result: Iteration) -> bool:
     accuracy = result.accuracy
     return bool(accuracy) and abs(accuracy["mean"] - 0.5) <= accuracy["error"]
-
-
-def _mix(seed: int, iteration: int) -> int:
-    return seed * 1009 + iteration
