@@ -13,16 +13,16 @@ PROMPT, RESPONSE, PAIRS = 64, 256, 2
 CODE = """
 import json, sys, torch
 torch.set_num_threads(1)
-from common import adapted, loaded, token_pairs
+from common import adapted, adapted_by_peft, loaded, token_pairs
 from shared_core.device import peak_memory
 side, prompt, response, count = sys.argv[1], *map(int, sys.argv[2:5])
-pairs, model, tokenizer = token_pairs(prompt, response, count), adapted(), loaded()[1]
+pairs, tokenizer = token_pairs(prompt, response, count), loaded()[1]
 if side == "ours":
     from bench_step import OurStep
-    step = OurStep(model, pairs)
+    step = OurStep(adapted(), pairs)
 else:
     from peer import TRLStep
-    step = TRLStep(model, tokenizer, pairs, True, 0.1, 1e-4)
+    step = TRLStep(adapted_by_peft(), tokenizer, pairs, True, 0.1, 1e-4)
 loaded.cache_clear()
 before = peak_memory(torch.device("cpu"))
 with open("/proc/self/clear_refs", "w") as file:

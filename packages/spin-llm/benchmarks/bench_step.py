@@ -10,7 +10,7 @@ import statistics
 import torch
 import trl
 from accelerate import Accelerator
-from common import adapted, loaded, token_pairs
+from common import adapted, adapted_by_peft, loaded, token_pairs
 from peer import TRLStep
 from shared_core.benchmark import Comparison, compare, seconds
 from spin_llm.config import Optimization
@@ -60,8 +60,8 @@ def run() -> list[Comparison]:
         pairs = token_pairs(prompt, response, count)
         sides = {
             "ours": OurStep(adapted(), pairs),
-            "default": TRLStep(adapted(), tokenizer, pairs, False, BETA, RATE),
-            "best": TRLStep(adapted(), tokenizer, pairs, True, BETA, RATE),
+            "default": TRLStep(adapted_by_peft(), tokenizer, pairs, False, BETA, RATE),
+            "best": TRLStep(adapted_by_peft(), tokenizer, pairs, True, BETA, RATE),
         }
         losses = {name: [side()] for name, side in sides.items()}
         times = {name: [] for name in sides}

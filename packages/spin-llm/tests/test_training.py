@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from shared_core.errors import RunError
 from spin_llm.config import Optimization
 from spin_llm.models import Lora, add_lora
-from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, sft_objective, spin_objective
+from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, settled_loss, sft_objective, spin_objective
 from spin_llm.opponent import score_responses
 from spin_llm.optimization import Step, batch_indices, rate_factor, train
 from spin_llm.sequence_logprobs import NAIVE, Scoring
@@ -123,6 +123,37 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(
         train(model, broken, spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True), state=tmp_path / "state")
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("same", [(2, 5), range(10)], ids=["some", "all"])
+def test_pairs_of_equal_responses_count_without_being_computed(
+    llama: Callable[..., nn.Module], same: Sequence[int]
+) -> None:
+    start = llama(torch.float64)
+    pairs = [
+        replace(pair, generated=pair.real, opponent_generated=pair.opponent_real) if index in same else pair
+        for index, pair in enumerate(pairs_of(start))
+    ]
+    found = []
+    for settled in (lambda pair: None, settled_loss("logistic")):
+        model, steps = copy.deepcopy(start), []
+        train(
+            model, pairs, spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True), report=steps.append,
+            settled=settled,
+        )  # fmt: skip
+        found.append((model, [step.metrics["loss"] for step in steps]))
+    (plain, losses), (short, same_losses) = found
+    assert len(losses) == 6
+    assert same_losses == pytest.approx(losses, abs=1e-6)
+    for one, other in zip(plain.parameters(), short.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_the_bounded_variant_leaves_no_pair_out() -> None:
+    pair = ScoredPair("0", [2], [3], [3], -1.0, -1.0)
+    assert settled_loss("hinge")(pair) == 1.0
+    assert settled_loss("hinge")(replace(pair, generated=[4])) is None
+    assert settled_loss("nce")(pair) is None
 
 
 def test_sft_lowers_the_nll_and_dpo_is_the_logistic_loss(llama: Callable[..., nn.Module]) -> None:

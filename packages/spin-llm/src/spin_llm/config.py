@@ -79,7 +79,7 @@ class SPINConfig:
         mix_previous: from the second iteration on, train also on the previous one's pairs, scored anew.
         base_weight: share of the model before self-play in the opponent (geometric mixture); 0 is plain SPIN.
         length_normalize: mean instead of sum of token log-probabilities; not the paper's.
-        skip_identical: leave out forward passes of pairs whose two responses are equal; the gradient is the same.
+        skip_identical: count pairs of equal responses without computing them: their loss is l(0), their gradient 0.
         optimization: of every iteration.
         sampler: of the opponent's responses.
         engine: what draws them: the model itself, or vllm.

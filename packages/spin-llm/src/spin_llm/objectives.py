@@ -1,6 +1,6 @@
 """SPIN, SFT and DPO as objectives of the shared training loop, with what each reports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -132,15 +132,14 @@ def dpo_objective(beta: float) -> Objective[ScoredPair]:
     return objective
 
 
-def without_identical(pairs: Sequence[ScoredPair], loss_type: LossType) -> tuple[list[ScoredPair], int, float]:
-    """Pairs that have a gradient, how many have none, and the loss of one of those.
+def settled_loss(loss_type: LossType) -> Callable[[ScoredPair], float | None]:
+    """The loss of a pair of equal responses, which is l(0) whatever the player and has no gradient; None for others.
 
-    The bounded variant pulls at each response by itself, so there nothing is left out.
+    The bounded variant pulls at each response by itself, so there nothing is settled.
     """
     if loss_type == "nce":
-        return list(pairs), 0, 0.0
-    different = [pair for pair in pairs if not pair.identical]
-    return different, len(pairs) - len(different), LINK_AT_ZERO[loss_type]
+        return lambda pair: None
+    return lambda pair: LINK_AT_ZERO[loss_type] if pair.identical else None
 
 
 def _references(pairs: Sequence[ScoredPair], like: Tensor) -> tuple[Tensor, Tensor]:

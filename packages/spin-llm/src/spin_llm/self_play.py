@@ -25,7 +25,7 @@ from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
 from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
-from spin_llm.objectives import ScoredPair, spin_objective, without_identical
+from spin_llm.objectives import ScoredPair, settled_loss, spin_objective
 from spin_llm.opponent import score_responses
 from spin_llm.optimization import Step, train
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
@@ -118,6 +118,8 @@ class SelfPlay:
             RunError: if numbers are not finite; what was finished is kept.
         """
         done: list[Iteration] = []
+        if self.config.base_weight and self.accelerator.is_main_process and not (self.out / "base").exists():
+            save_model(self.model, self.tokenizer, self.out / "base")
         opponent = self.evaluate(self.out / "start.json")
         for number in range(self.config.iterations):
             result = self._iteration(number, opponent)
@@ -151,11 +153,11 @@ class SelfPlay:
         if contraction_factor(beta) > 1:
             log.info("beta %g < 1/2 overshoots if minimised (factor %.3g)", beta, contraction_factor(beta))
         pairs = self._scored(number, current)
-        trained, identical, level = without_identical(pairs, self.config.loss_type)
-        if not self.config.skip_identical:
-            trained, identical = pairs, 0
-        first, last = self._train(number, beta, trained, identical, level)
-        result = Iteration(number, len(pairs), sum(pair.identical for pair in pairs), first, last)
+        first, last = self._train(number, beta, pairs)
+        identical = sum(pair.identical for pair in pairs)
+        if identical == len(pairs):
+            log.warning("iteration %d: every response equals the real one, there is nothing to learn", number)
+        result = Iteration(number, len(pairs), identical, first, last)
         if self.held_out:
             found = self.evaluate(folder / "evaluation.json")
             result.evaluation = found.means if found is not None else {}
@@ -239,21 +241,17 @@ class SelfPlay:
         return base
 
     def _train(
-        self, number: int, beta: float, pairs: Sequence[ScoredPair], identical: int, level: float
+        self, number: int, beta: float, pairs: Sequence[ScoredPair]
     ) -> tuple[dict[str, float], dict[str, float]]:
         folder, config = self._folder(number), self.config
         main = self.accelerator.is_main_process
         metrics = MetricsLog(folder / "metrics.jsonl")
-        if not (folder / "model").exists() and pairs:
-            if number == 0 and config.base_weight and main and not (self.out / "base").exists():
-                save_model(self.model, self.tokenizer, self.out / "base")
+        if not (folder / "model").exists():
             state = folder / "state.safetensors"
             watch = Watch(beta, config.kl_limit)
-            share = len(pairs) / (len(pairs) + identical)
+            skipped = {"settled": settled_loss(config.loss_type)} if config.skip_identical else {}
 
             def report(step: Step) -> None:
-                # what was left out has loss l(0): told, so that the objective is that over all pairs
-                step.metrics["loss"] = share * step.metrics["loss"] + (1 - share) * level
                 watch(step)
                 metrics.write(step.number, **step.metrics)
 
@@ -275,10 +273,8 @@ class SelfPlay:
                 report=report,
                 finish=finish,
                 label=f"iteration {number}",
+                **skipped,
             )
-        elif main and not (folder / "model").exists():
-            log.warning("iteration %d: every response equals the real one, nothing to train on", number)
-            save_model(self.model, self.tokenizer, folder / "model")
         self.accelerator.wait_for_everyone()
         self.become(folder / "model")
         rows = metrics.read()
@@ -299,7 +295,9 @@ class SelfPlay:
         """The current player on held-out prompts, once."""
         if not self.held_out:
             return None
-        if not path.exists():
+        missing = not path.exists()
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if missing:
             found = evaluate_player(
                 self.model,
                 self.tokenizer,
