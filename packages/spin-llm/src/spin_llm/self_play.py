@@ -5,7 +5,6 @@ goes on where it was, and on a CPU ends at the same weights to the bit.
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,12 +25,12 @@ from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, mod
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
 from spin_llm.objectives import ScoredPair, settled_loss, spin_objective
-from spin_llm.opponent import score_responses
+from spin_llm.opponent import score_pairs
 from spin_llm.optimization import Step, train
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.sequence_logprobs import Scoring, scoring_of
 from spin_llm.training_state import is_sharded, saved_step
-from spin_llm.vllm_engine import vllm_engine
+from spin_llm.vllm_engine import vllm_opponent
 
 log = logging.getLogger(__name__)
 
@@ -173,10 +172,8 @@ class SelfPlay:
         if self.engine is not None or self.config.engine == "model" or (self._folder(number) / FILE).exists():
             return self._draw(number, self.engine or model_engine(self.model), self.accelerator)
         if self.accelerator.is_main_process:
-            with tempfile.TemporaryDirectory(dir=self.out, prefix=".opponent") as place:
-                save_model(self.model, self.tokenizer, Path(place) / "model", merge=True)
-                with vllm_engine(Path(place) / "model", self.config.optimization.precision) as engine:
-                    self._draw(number, engine, None)
+            with vllm_opponent(self.model, self.tokenizer, self.out, self.config.optimization.precision) as engine:
+                self._draw(number, engine, None)
         self.accelerator.wait_for_everyone()
         return read_pairs(self._folder(number) / FILE)
 
@@ -195,12 +192,22 @@ class SelfPlay:
 
     def _scored(self, number: int, rows: list[GeneratedPair]) -> list[ScoredPair]:
         """Pairs, those of the previous iteration included, as this opponent scores them."""
+
+        def scores() -> Tensor:
+            return score_pairs(
+                self.model, rows, self.scoring, self.accelerator, self.pad,
+                self.config.optimization.per_device_train_batch_size,
+            )  # fmt: skip
+
         path = self._folder(number) / "opponent.safetensors"
         if not path.exists():
-            scores = self._scores(rows)
-            tensors = {"opponent": scores}
-            if self.config.base_weight:
-                tensors["base"] = self._base_scores(number, rows, scores)
+            tensors = {"opponent": scores()}
+            if self.config.base_weight and number == 0:
+                tensors["base"] = tensors["opponent"].clone()  # one file must not hold a tensor twice
+            elif self.config.base_weight:
+                self.become(self.out / "base")
+                tensors["base"] = scores()
+                self.become(self._folder(number - 1) / "model")
             if self.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as aside:
@@ -212,33 +219,6 @@ class SelfPlay:
             ScoredPair(row.id, row.prompt, row.real, row.generated, *opponent, *base_)
             for row, opponent, base_ in zip(rows, stored["opponent"].tolist(), base.tolist(), strict=True)
         ]
-
-    def _scores(self, rows: Sequence[GeneratedPair]) -> Tensor:
-        """Every process scores its share, and all get all."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = rows[rank::world]
-        found = torch.zeros(len(rows), 2, dtype=torch.float64, device=self.accelerator.device)
-        if mine:
-            scores = score_responses(
-                self.model,
-                [row.prompt for row in mine],
-                [[row.real, row.generated] for row in mine],
-                self.scoring,
-                pad_id=self.pad,
-                rows=self.config.optimization.per_device_train_batch_size,
-                autocast=self.accelerator.autocast,
-            )
-            found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
-        return self.accelerator.reduce(found, reduction="sum").cpu()
-
-    def _base_scores(self, number: int, rows: Sequence[GeneratedPair], scores: Tensor) -> Tensor:
-        """log p_0 of the same responses: of the model as it was before self-play."""
-        if number == 0:
-            return scores.clone()  # one file must not hold a tensor twice
-        self.become(self.out / "base")
-        base = self._scores(rows)
-        self.become(self._folder(number - 1) / "model")
-        return base
 
     def _train(
         self, number: int, beta: float, pairs: Sequence[ScoredPair]

@@ -6,6 +6,7 @@ that self-play trains against are always those of the trainer's own model.
 
 import gc
 import importlib.util
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from shared_core.errors import InputError
 
+from spin_llm.models import save_model
 from spin_llm.packing import TokenIds
 from spin_llm.sampling import Response, Sampler
 
@@ -88,3 +90,12 @@ def vllm_engine(folder: Path, precision: str = "float32", memory: float = 0.4) -
         engine.llm = None
         gc.collect()
         torch.cuda.empty_cache()  # nothing where CUDA was never used
+
+
+@contextmanager
+def vllm_opponent(model: Any, tokenizer: Any, out: Path, precision: str) -> Iterator[VLLMEngine]:
+    """vLLM around a live player, whose merged weights lie in a folder inside `out` for as long."""
+    with tempfile.TemporaryDirectory(dir=out, prefix=".opponent") as place:
+        save_model(model, tokenizer, Path(place) / "model", merge=True)
+        with vllm_engine(Path(place) / "model", precision) as engine:
+            yield engine
