@@ -16,6 +16,7 @@ from spin_llm import self_play
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import check_opponent, read_pairs
 from spin_llm.models import Lora, add_lora, fingerprint
+from spin_llm.opponent import score_pairs
 from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
 from spin_llm.sampling import Sampler
@@ -89,7 +90,8 @@ def test_mixed_pairs_are_scored_by_this_iterations_opponent(whole: tuple[Path, S
     old = read_pairs(out / "iter_0/generated.jsonl")
     assert len(mixed) == 2 * len(first)
     game.become(out / "iter_0/model")
-    torch.testing.assert_close(mixed[len(first) :], game._scores(old), rtol=0, atol=1e-5)
+    again = score_pairs(game.model, old, game.scoring, game.accelerator, 0, rows=3)
+    torch.testing.assert_close(mixed[len(first) :], again, rtol=0, atol=1e-5)
     assert (mixed[len(first) :] - first).abs().max() > 1e-3
 
 
@@ -110,7 +112,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["sample_batch", "_scores", "save_state", "save_model", "discrimination"])
+@pytest.mark.parametrize("name", ["sample_batch", "score_pairs", "save_state", "save_model", "discrimination"])
 def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
     play: Callable[..., SelfPlay],
     whole: tuple[Path, SelfPlay],
@@ -121,7 +123,7 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
     out = tmp_path / "parts"
     homes: dict[str, Any] = {
         "sample_batch": __import__("spin_llm.generation", fromlist=["x"]),
-        "_scores": SelfPlay,
+        "score_pairs": self_play,
         "save_state": __import__("spin_llm.optimization", fromlist=["x"]),
         "save_model": self_play,
         "discrimination": self_play,
