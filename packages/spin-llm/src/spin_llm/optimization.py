@@ -109,7 +109,7 @@ def train(
     total = steps_of(len(items), settings)
     optimizer = make_optimizer(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[operator] # transformers and peft have it
+        _recompute_activations(model)
         model.train()  # transformers checkpoints in training mode only; dropout is off all the same
     scorer, optimizer = accelerator.prepare(ResponseScorer(model, scoring), optimizer)
     done = load_state(state, scorer, optimizer) if state is not None and state.exists() else 0
@@ -221,6 +221,12 @@ def rate_factor(step: int, total: int, warmup_ratio: float) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return (total - step) / (total - warmup)
+
+
+def _recompute_activations(model: Any) -> None:
+    """By the name that newer versions of transformers have for it, where it is there: they warn of the old one."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
