@@ -41,6 +41,7 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     assert code == 0, err
     assert out.count("iteration ") == 2
     assert "nll_per_token" in out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best"] in ("start", "iteration 0", "iteration 1")
     for name in ("config.yaml", "result.json", "report.md", "figures/training.png", "figures/evaluation.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     again, _, _ = spin(*given, "--out", "run")
@@ -116,6 +117,7 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
         (["MODEL", "DATA", "--lora-targets", "no_such"], "lora.targets"),
         (["MODEL", "DATA", "--top-p", "2"], "top_p must be in"),
         (["MODEL", "DATA", "--engine", "vllm"], "the package vllm is not installed"),
+        (["MODEL", "DATA", "--stop-when-worse", "true"], "need held-out examples"),
         (["MODEL", "DATA", "--iterations", "0"], "iterations must be at least 1"),
     ],
 )

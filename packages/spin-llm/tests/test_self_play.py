@@ -173,6 +173,20 @@ def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay],
     assert abs(results[1].first["loss"] - math.log(2)) > 1e-5
 
 
+def test_a_run_that_gets_worse_stops_and_names_the_best_player(
+    play: Callable[..., SelfPlay], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from spin_llm.report import best_player
+
+    # lambda 0.01 with a large rate overshoots at once
+    spoilt = replace(CONFIG.optimization, learning_rate=[0.1], num_train_epochs=6)
+    config = replace(CONFIG, iterations=3, beta=[0.01], optimization=spoilt, stop_when_worse=True)
+    results = play(tmp_path / "run", config).run()
+    assert len(results) == 1
+    assert "became less likely in iteration 0" in caplog.text
+    assert best_player(tmp_path / "run", results) == "start"
+
+
 def test_a_callback_sees_every_iteration_and_without_mixing_each_has_its_own_pairs_only(
     play: Callable[..., SelfPlay], tmp_path: Path
 ) -> None:

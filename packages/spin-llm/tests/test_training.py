@@ -223,3 +223,45 @@ def test_in_bfloat16_player_and_opponent_are_rounded_alike(llama: Callable[..., 
     assert steps[-1].metrics["loss"] < steps[0].metrics["loss"]
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+class _Engine:
+    """What accelerate's wrapper of DeepSpeed does with a loss: a step wherever gradients are to be synchronised."""
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
+        self.steps = 0
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        if self.accelerator.sync_gradients:
+            self.steps += 1
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def test_where_the_engine_takes_the_steps_it_takes_one_a_batch(
+    llama: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = llama(torch.float32)
+    pairs = pairs_of(start)
+    plain, driven = copy.deepcopy(start), copy.deepcopy(start)
+    train(plain, pairs, spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True))
+    accelerator = Accelerator(cpu=True)
+    engines: list[_Engine] = []
+
+    def prepare(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        engines.append(_Engine(accelerator, scorer, optimizer))
+        idle = copy.copy(optimizer)
+        monkeypatch.setattr(idle, "step", lambda: None, raising=False)
+        idle.param_groups = optimizer.param_groups
+        return scorer, idle
+
+    monkeypatch.setattr(accelerator, "prepare", prepare)
+    monkeypatch.setattr(accelerator, "backward", lambda loss: engines[0].backward(loss))
+    monkeypatch.setattr(accelerator, "clip_grad_norm_", lambda *given: None)
+    train(driven, pairs, spin_objective(0.5), SETTINGS, Scoring(), accelerator)
+    assert engines[0].steps == 6
+    for one, other in zip(plain.parameters(), driven.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)

@@ -89,6 +89,7 @@ class SPINConfig:
         generation_template: another one for sampling, which breaks the theory; only to repeat the official runs.
         kl_limit: nats a response that KL(p_t || p) may reach before a warning.
         stop_when_indistinguishable: end early where held-out accuracy is within its error of 1/2.
+        stop_when_worse: end early where held-out NLL rose by more than two standard errors (paired).
         seed: of the order of the data, of every sample, and of LoRA's start.
     """
 
@@ -108,6 +109,7 @@ class SPINConfig:
     generation_template: str | None = None
     kl_limit: float = 10.0
     stop_when_indistinguishable: bool = False
+    stop_when_worse: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spin_llm.config import Optimization
 from spin_llm.packing import PackedBatch, TokenIds, pack
 from spin_llm.sequence_logprobs import Scoring, model_dtype, sequence_logprobs
-from spin_llm.training_state import full_weights, load_state, save_state
+from spin_llm.training_state import configure_deepspeed, full_weights, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def train(
     if settings.gradient_checkpointing:
         _recompute_activations(model)
         model.train()  # transformers checkpoints in training mode only; dropout is off all the same
+    configure_deepspeed(accelerator, settings.per_device_train_batch_size, settings.max_grad_norm)
     scorer, optimizer = accelerator.prepare(ResponseScorer(model, scoring), optimizer)
     done = load_state(state, scorer, optimizer) if state is not None and state.exists() else 0
     planned = steps_of(len(items), settings, settings.schedule_epochs or settings.num_train_epochs)
@@ -166,6 +167,7 @@ def _step(
             dtype,
         ).to(accelerator.device)
         last = index + 1 == len(micro)
+        accelerator.sync_gradients = last  # DeepSpeed's engine takes a step where this is true
         with nullcontext() if last else accelerator.no_sync(scorer):
             logprobs = scorer(rows).reshape(len(items), -1)
             losses, values = objective(logprobs, items)
@@ -179,6 +181,7 @@ def _step(
     metrics = dict(zip(names, (totals / max(1, len(computed))).tolist(), strict=True))
     metrics["loss"] = (metrics["loss"] * len(computed) + sum(known)) / len(batch)
     norm = accelerator.clip_grad_norm_(scorer.parameters(), settings.max_grad_norm or math.inf)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded weights have a sharded norm
     metrics["grad_norm"] = float(norm) if norm is not None else math.nan
     if not math.isfinite(metrics["loss"]) or (norm is not None and not math.isfinite(metrics["grad_norm"])):
         raise RunError(

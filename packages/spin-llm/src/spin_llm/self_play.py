@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
-from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
+from spin_llm.evaluation import Evaluation, compare_paired, discrimination, evaluate_player
 from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
@@ -98,6 +98,7 @@ class SelfPlay:
     ) -> None:
         if not examples:
             raise InputError("self-play needs examples, got none")
+        check_stop_rules(config, held_out)
         self.accelerator = accelerator or make_accelerator(config)
         self.model = model.to(self.accelerator.device)
         disable_dropout(self.model)
@@ -122,7 +123,7 @@ class SelfPlay:
         opponent = self.evaluate(self.out / "start.json")
         for number in range(self.config.iterations):
             result = self._iteration(number, opponent)
-            opponent = self.evaluate(self._folder(number) / "evaluation.json")
+            before, opponent = opponent, self.evaluate(self._folder(number) / "evaluation.json")
             done.append(result)
             if self.after is not None and self.accelerator.is_main_process:
                 self.after(result)
@@ -130,6 +131,9 @@ class SelfPlay:
                 log.warning(
                     "held-out accuracy %.2f: real and generated cannot be told apart, stopping", result.accuracy["mean"]
                 )
+                break
+            if self.config.stop_when_worse and _is_worse(opponent, before):
+                log.warning("held-out responses became less likely in iteration %d, stopping", number)
                 break
         return done
 
@@ -302,6 +306,16 @@ class SelfPlay:
         return self.out / f"iter_{number}"
 
 
+def check_stop_rules(config: SPINConfig, held_out: Sequence[Tokens]) -> None:
+    """Refuse a rule that could never apply.
+
+    Raises:
+        InputError: if there is a stop rule and nothing to judge by.
+    """
+    if not held_out and (config.stop_when_worse or config.stop_when_indistinguishable):
+        raise InputError("stop_when_worse and stop_when_indistinguishable need held-out examples (--held-out)")
+
+
 def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
     """accelerate's view of the processes that run this, with the run's precision."""
     from accelerate import Accelerator
@@ -312,6 +326,13 @@ def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
 
 def _without_step(row: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "step"}
+
+
+def _is_worse(player: Evaluation | None, before: Evaluation | None) -> bool:
+    if player is None or before is None:
+        return False
+    change = compare_paired(player, before, "nll_per_token")
+    return change["mean"] > 2 * change["error"]
 
 
 def _indistinguishable(result: Iteration) -> bool:

@@ -16,8 +16,8 @@ from spin_llm.estimate import estimate_cost
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
 from spin_llm.models import add_lora, fingerprint, load_model
 from spin_llm.rendering import Renderer, Tokenizer
-from spin_llm.report import write_report
-from spin_llm.self_play import Iteration, SelfPlay
+from spin_llm.report import best_player, write_report
+from spin_llm.self_play import Iteration, SelfPlay, check_stop_rules
 from spin_llm.sources import Data, load_data
 from spin_llm.vllm_engine import require_vllm
 
@@ -34,6 +34,7 @@ def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_ru
     if dry_run:
         print_mapping(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
         return 0
+    check_stop_rules(config, found.held_out)
     settings = {"verb": "run", "model": model, "data": data, **reading, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:
         game = SelfPlay(
@@ -52,7 +53,8 @@ def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_ru
         iterations = game.run()
         if accelerator.is_main_process:
             write_json(
-                folder / "result.json", {"iterations": [asdict(item) for item in iterations], "best": best(iterations)}
+                folder / "result.json",
+                {"iterations": [asdict(item) for item in iterations], "best": best_player(folder, iterations)},
             )
             print(write_report(folder, config, iterations))
         accelerator.wait_for_everyone()
@@ -119,14 +121,6 @@ def _other_prompts(found: Data, tokenizer: Tokenizer, config: SPINConfig) -> lis
     by_id = {example.id: example for example in found.examples}
     renderer = Renderer(tokenizer, config.generation_template)
     return [renderer.prompt(by_id[item.id].prompt)[-config.limits.max_prompt_length :] for item in found.train]
-
-
-def best(iterations: list[Iteration]) -> int | None:
-    """The iteration whose player gives held-out responses the highest likelihood."""
-    scored = [item for item in iterations if item.evaluation]
-    if not scored:
-        return None
-    return min(scored, key=lambda item: item.evaluation["nll_per_token"]["mean"]).number
 
 
 def print_iteration(item: Iteration) -> None:

@@ -44,6 +44,7 @@ def run(
     generation_template: str | None = None,
     kl_limit: float | None = None,
     stop_when_indistinguishable: bool | None = None,
+    stop_when_worse: bool | None = None,
     limit: int | None = None,
     held_out: int = 0,
     turns: Turns = "first",
@@ -89,6 +90,7 @@ def run(
         generation_template: another one for sampling, to repeat the official runs.
         kl_limit: nats a response before a warning.
         stop_when_indistinguishable: end early where held-out accuracy is near one half.
+        stop_when_worse: end early where held-out responses became less likely, by two standard errors.
         limit: train on so many examples.
         held_out: examples kept for evaluation.
         turns: which assistant turn of a conversation is the response.
@@ -109,7 +111,7 @@ def run(
         engine=engine, temperature=temperature, top_p=top_p, top_k=top_k, lora_rank=lora_rank, lora_alpha=lora_alpha,
         lora_targets=lora_targets, precision=precision, gradient_checkpointing=gradient_checkpointing,
         save_steps=save_steps, template=template, generation_template=generation_template, kl_limit=kl_limit,
-        stop_when_indistinguishable=stop_when_indistinguishable, seed=seed,
+        stop_when_indistinguishable=stop_when_indistinguishable, stop_when_worse=stop_when_worse, seed=seed,
     )  # fmt: skip
     reading = {"limit": limit, "held_out": held_out, "turns": turns, "skip_bad": skip_bad}
     return commands.run(model, data, out, config, device, dry_run, **reading)
