@@ -23,8 +23,8 @@ def save_state(path: Path, model: nn.Module, optimizer: Any, step: int, accelera
         return
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, found = get_state_dict(model, _plain(optimizer), options=options)
-    moments: Any = found["state"]  # name of a weight -> name of a moment -> value
-    if accelerator.is_main_process:
+    if accelerator.is_main_process:  # gathered weights and moments are there only
+        moments: Any = found["state"]  # name of a weight -> name of a moment -> value
         tensors: dict[str, Any] = {WEIGHT + name: value for name, value in weights.items()}
         for name, values in moments.items():
             tensors |= {f"{MOMENT}{name}/{key}": torch.as_tensor(value) for key, value in values.items()}
