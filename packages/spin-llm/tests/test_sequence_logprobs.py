@@ -179,6 +179,21 @@ def test_attention_by_blocks_is_the_whole_attention(
     torch.testing.assert_close(gradients(model, found), expected, rtol=0, atol=1e-10)
 
 
+def test_the_plan_of_a_mask_goes_with_the_mask(llama: Callable[..., nn.Module]) -> None:
+    import gc
+
+    from spin_llm import causal_blocks
+
+    model = llama()
+    scoring = scoring_of(model)
+    gc.collect()
+    before = len(causal_blocks._plans)
+    for _ in range(3):
+        sequence_logprobs(model, pack(PROMPTS, RESPONSES, dtype=torch.float64), scoring)
+    gc.collect()
+    assert len(causal_blocks._plans) <= before + 1
+
+
 @pytest.mark.parametrize("additive", [True, False])
 def test_blocks_meet_no_keys_that_every_row_hides(additive: bool) -> None:
     mask = pack([[1] * 4, [1] * 3], [[[1] * 4, [1] * 4], [[1] * 4, [1] * 5]]).attention_mask

@@ -34,17 +34,36 @@ def causal_blocks(
     if attention_mask is None or length == 1 or key.shape[2] != length or query.device.type != "cpu" or special:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
     if attention_mask not in _plans:
-        _plans[attention_mask] = visible_spans(attention_mask, BLOCK)
+        _plans[attention_mask] = [
+            # copied, since a view would keep alive the very tensor that the plan is filed under
+            (queries, spans, _take(attention_mask[:, :, slice(*queries)], spans, 3).clone())
+            for queries, spans in visible_spans(attention_mask, BLOCK)
+        ]
     grouped = query.shape[1] != key.shape[1]  # heads that share keys are not copied out
-    parts = []
-    for (start, end), spans in _plans[attention_mask]:
+    parts: list[Tensor] = []
+    longest: list[Span] = []
+    keys, values = key, value
+    # from the end: the last block of a response meets all the keys that its earlier ones do, so they are copied once
+    for (start, end), spans, mask in reversed(_plans[attention_mask]):
+        if not _begins(spans, longest):
+            longest, keys, values = spans, _take(key, spans, 2), _take(value, spans, 2)
+        count = sum(last - first for first, last in spans)
         parts.append(
             nn.functional.scaled_dot_product_attention(
-                query[:, :, start:end], _take(key, spans, 2), _take(value, spans, 2),
-                _take(attention_mask[:, :, start:end], spans, 3), dropout_p=dropout, scale=scaling, enable_gqa=grouped,
+                query[:, :, start:end], keys[:, :, :count], values[:, :, :count], mask, dropout_p=dropout,
+                scale=scaling, enable_gqa=grouped,
             )
         )  # fmt: skip
-    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+    return torch.cat(parts[::-1], 2).transpose(1, 2).contiguous(), None
+
+
+def _begins(spans: list[Span], longer: list[Span]) -> bool:
+    """Whether the keys of some spans are the first of those of others."""
+    if not longer or len(spans) > len(longer):
+        return False
+    *before, (first, last) = spans
+    same, (start, end) = longer[: len(before)], longer[len(before)]
+    return before == same and first == start and last <= end
 
 
 def visible_spans(mask: Tensor, block: int) -> list[tuple[Span, list[Span]]]:
