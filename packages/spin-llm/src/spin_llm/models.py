@@ -145,9 +145,10 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without peft's warning about an attribute of transformers that it still reads."""
+    """Without peft's warnings: of an attribute that it still reads, and of a base that we name as the user did."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", ".*base_model_name_or_path. was renamed", UserWarning)
         yield
 
 
