@@ -6,6 +6,7 @@ therefore asked of the network as an ordinary denoising error with a target of i
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -46,9 +47,7 @@ class ReverseChain:
     ) -> None:
         if not 0 < eta <= 1:
             raise InputError(f"a chain of the trajectory objective needs eta in (0, 1], got {eta:g}")
-        if len(timesteps) < 2 or any(
-            later >= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False)
-        ):
+        if len(timesteps) < 2 or any(later >= earlier for earlier, later in pairwise(timesteps)):
             raise InputError("a chain needs two timesteps at least, from noisy to clean")
         self.schedule, self.timesteps = schedule, torch.as_tensor(timesteps, dtype=torch.long)
         self.alpha = schedule.alphas_cumprod[self.timesteps]
@@ -113,7 +112,7 @@ class ReverseChain:
         return torch.stack(states)
 
     def posterior(self, x0: Tensor, noises: Float[Tensor, "step_plus_1 batch *shape"]) -> Tensor:
-        """x_T, ..., x_0 of a real sample: x_T ~ q(x_T | x_0), then q(x_{t-1} | x_t, x_0); the last one is x_0 itself."""
+        """x_T, ..., x_0 of a real sample: x_T ~ q(x_T | x_0), then q(x_{t-1} | x_t, x_0), and x_0 itself."""
         first = float(self.alpha[0])
         states = [first**0.5 * x0 + (1 - first) ** 0.5 * noises[0]]
         for step in range(len(self) - 1):
