@@ -102,7 +102,9 @@ def read_cache(folder: Path, parts: Parts | None = None) -> tuple[TrainingSet, T
     if not (folder / DONE).exists():
         raise InputError(f"{folder} is not finished: run `spin-diffusion prepare` on it again")
     if parts is not None and header["kind"] != parts.kind:
-        raise InputError(f"{folder} was made for a pipeline of kind {header['kind']}, and {parts.source} is {parts.kind}")
+        raise InputError(
+            f"{folder} was made for a pipeline of kind {header['kind']}, and {parts.source} is {parts.kind}"
+        )
     if parts is not None and header["model"] != encoders_fingerprint(parts):
         raise InputError(f"{folder} was made by other encoders than those of {parts.source}: prepare it anew")
     rows = [json.loads(line) for line in (folder / ITEMS).read_text(encoding="utf-8").split("\n") if line]
@@ -116,7 +118,11 @@ def read_cache(folder: Path, parts: Parts | None = None) -> tuple[TrainingSet, T
     if embedded:
         conditions = {name: TensorRows(*[part[name] for part in embedded]) for name in embedded[0]}
         null = load_file(folder / "null.safetensors")
-    elif rows[0].get("label") is not None and parts is not None and getattr(parts.net, "class_embedding", None) is not None:
+    elif (
+        rows[0].get("label") is not None
+        and parts is not None
+        and getattr(parts.net, "class_embedding", None) is not None
+    ):
         labels = torch.tensor([row["label"] for row in rows])
         known = int(parts.net.config.num_class_embeds)  # type: ignore[union-attr,arg-type] # diffusers' configuration
         conditions, prompt_of = {"class_labels": TensorRows(labels)}, torch.arange(len(rows))
@@ -179,7 +185,9 @@ def _unseen(records: Iterator[Record], seen: set[str]) -> Iterator[Record]:
             yield record
 
 
-def _encode_images(parts: Parts, records: Iterator[Record], folder: Path, header: dict[str, Any], on_error: OnError) -> int:
+def _encode_images(
+    parts: Parts, records: Iterator[Record], folder: Path, header: dict[str, Any], on_error: OnError
+) -> int:
     """Latents part by part; returns how many records were skipped."""
     side = header["resolution"]
 
@@ -216,7 +224,10 @@ def _write_part(
         made = []
         for start in range(0, len(waiting), size):
             chunk = waiting[start : start + size]
-            seeds = [counter_seed("evaluation", header["seed"], number * PART + start + row, which) for row in range(len(chunk))]
+            seeds = [
+                counter_seed("evaluation", header["seed"], number * PART + start + row, which)
+                for row in range(len(chunk))
+            ]
             latents = parts.encode_images(
                 torch.stack([found[which] for _, found in chunk]), seeds if header["sample_latents"] else None
             ).cpu()

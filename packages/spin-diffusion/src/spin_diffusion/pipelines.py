@@ -134,8 +134,11 @@ def load_parts(source: str, player: str | None = None) -> Parts:
     import diffusers
     from diffusers.utils import logging as diffusers_logging
 
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
+    from transformers.utils import logging as transformers_logging
+
+    for chatty in (diffusers_logging, transformers_logging):  # it would stand before a one-line error
+        chatty.disable_progress_bar()
+        chatty.set_verbosity_error()
     path = Path(source)
     if not path.exists() and source.count("/") != 1:
         raise InputError(f"{source}: no such folder, and a hub id has the form owner/name")
@@ -145,7 +148,7 @@ def load_parts(source: str, player: str | None = None) -> Parts:
     name = str(config.get("_class_name"))
     if name not in CLASSES:
         raise InputError(f"{source} is a {name}; expected one of {', '.join(CLASSES)}")
-    options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": torch.float32}
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     if CLASSES[name] == "sd":
         options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = loading(source, getattr(diffusers, name).from_pretrained, source, **options)

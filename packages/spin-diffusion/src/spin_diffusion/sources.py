@@ -66,7 +66,9 @@ def read_records(source: str | Path, pairs: bool = False) -> Iterator[Record]:
     raise InputError(f"{path}: expected a folder of images, .parquet or .npz")
 
 
-def usable(records: Iterator[Record], on_error: OnError, check: Callable[[Record], Any]) -> Iterator[tuple[Record, Any]]:
+def usable(
+    records: Iterator[Record], on_error: OnError, check: Callable[[Record], Any]
+) -> Iterator[tuple[Record, Any]]:
     """Records with `check(record)`; one that it refuses stops, or is left out.
 
     Raises:
@@ -97,7 +99,9 @@ def open_image(image: Path | bytes | np.ndarray, name: str, resolution: int) -> 
 
     if isinstance(image, np.ndarray):
         if image.shape[-2:] != (resolution, resolution):
-            raise InputError(f"{name}: arrays must be of the model's size, {resolution} x {resolution}, got {image.shape}")
+            raise InputError(
+                f"{name}: arrays must be of the model's size, {resolution} x {resolution}, got {image.shape}"
+            )
         return torch.from_numpy(image).float()
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:

@@ -75,7 +75,7 @@ def _vae(diffusers: Any) -> Any:
     return diffusers.AutoencoderKL(
         block_out_channels=(8, 16), in_channels=3, out_channels=3, latent_channels=4, norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1,
-        sample_size=32,
+        sample_size=32, scaling_factor=4.0,  # random weights make small latents; a trained VAE's have unit size
     )  # fmt: skip
 
 
