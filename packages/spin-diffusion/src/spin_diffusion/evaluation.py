@@ -82,7 +82,5 @@ def score_summary(found: dict[str, list[list[float]]]) -> dict[str, dict[str, fl
 
 def decoded(rows: Rows, decode: Callable[[Tensor], Tensor], batch_size: int = 8) -> Float[Tensor, "image 3 h w"]:
     """Images of latents."""
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        parts.append(decode(rows.take(list(range(start, min(start + batch_size, len(rows)))))))
-    return torch.cat(parts)
+    starts = range(0, len(rows), batch_size)
+    return torch.cat([decode(rows.take(list(range(i, min(i + batch_size, len(rows)))))) for i in starts])

@@ -34,6 +34,7 @@ def generate_opponents(
     samples_per_prompt: int = 1,
     folder: Path | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
+    drawer: Callable[[Sequence[int], Sequence[int]], Tensor] | None = None,
     label: str = "sampling the opponent",
 ) -> Rows:
     """Samples of the player for every item (paper: Algorithm 1, line 4), row `item * samples_per_prompt + number`.
@@ -49,6 +50,7 @@ def generate_opponents(
         samples_per_prompt: of each item.
         folder: where the samples are kept; in memory without one.
         transform: applied to each batch of samples.
+        drawer: draws what is kept of given items and seeds, in place of `sample` (whole trajectories).
         label: for the progress line.
 
     Raises:
@@ -69,12 +71,15 @@ def generate_opponents(
             "seed": seed,
             "iteration": iteration,
             "transform": getattr(transform, "__name__", None),
+            "trajectories": drawer is not None,
         }
         if accelerator.is_main_process:
             begin(folder, header)
         accelerator.wait_for_everyone()
         if (folder / DONE).exists():
             return read_opponents(folder)
+    if drawer is None:
+        drawer = _sampler(net, scheduler, data, settings, accelerator)
     was_training = net.training
     net.eval()
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -83,9 +88,7 @@ def generate_opponents(
     for index in progress(todo, label):
         items = [rows[row][0] for row in batches[index]]
         seeds = [image_seed(seed, iteration, *rows[row]) for row in batches[index]]
-        drawn = sample(
-            net, scheduler, data.condition(items), data.null, settings, seeds, data.shape, autocast=accelerator.autocast
-        )
+        drawn = drawer(items, seeds)
         drawn = (transform(drawn) if transform is not None else drawn).cpu()
         if not bool(drawn.isfinite().all()):
             bad = items[int((~drawn.isfinite().flatten(1).all(1)).nonzero()[0])]
@@ -105,6 +108,17 @@ def generate_opponents(
         write_json(folder / DONE, {"samples": len(rows), "parts": len(batches)})
     accelerator.wait_for_everyone()
     return read_opponents(folder)
+
+
+def _sampler(
+    net: nn.Module, scheduler: Any, data: TrainingSet, settings: Sampler, accelerator: Any
+) -> Callable[[Sequence[int], Sequence[int]], Tensor]:
+    def drawer(items: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        return sample(
+            net, scheduler, data.condition(items), data.null, settings, seeds, data.shape, autocast=accelerator.autocast
+        )
+
+    return drawer
 
 
 def read_opponents(folder: Path) -> TensorRows:

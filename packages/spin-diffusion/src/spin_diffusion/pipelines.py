@@ -126,14 +126,13 @@ def load_parts(source: str, player: str | None = None) -> Parts:
 
     Args:
         source: Stable Diffusion 1.x or 2.x, SDXL, or a pipeline of a UNet alone.
-        player: a folder with `unet/` or `pytorch_lora_weights.safetensors` (RUN/iter_K/model), or a hub id with `unet/`.
+        player: a folder with `unet/` or a LoRA file (RUN/iter_K/model), or a hub id with `unet/`.
 
     Raises:
         InputError: if it is none of these, with what is wrong in one line.
     """
     import diffusers
     from diffusers.utils import logging as diffusers_logging
-
     from transformers.utils import logging as transformers_logging
 
     for chatty in (diffusers_logging, transformers_logging):  # it would stand before a one-line error

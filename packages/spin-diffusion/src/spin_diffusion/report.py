@@ -120,14 +120,14 @@ def _grid(folder: Path, parts: Parts, iterations: Sequence[Iteration], held_out:
     rows = [("real", held_out.latents.take(shown))]
     rows += [(name, read_opponents(place / "held_out").take(shown)) for name, place in players]
     figure, axes = plt.subplots(len(rows), len(shown), figsize=(1.3 * len(shown), 1.4 * len(rows)), squeeze=False)
-    for line, (name, latents) in zip(axes, rows, strict=True):
+    for number, (line, (name, latents)) in enumerate(zip(axes, rows, strict=True)):
         images = parts.decode(latents)
         for column, (axis, image) in enumerate(zip(line, images, strict=True)):
             axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
             if column == 0:
                 axis.set_ylabel(name)
-            if line is axes[0] and held_out.prompts and held_out.conditions:
+            if number == 0 and held_out.prompts and held_out.conditions:
                 axis.set_title(held_out.prompts[int(held_out.prompt_of[column])][:18], fontsize=6)
     return _save(folder, "samples", figure)
 

@@ -29,12 +29,13 @@ from spin_diffusion.losses import LINK_AT_ZERO
 from spin_diffusion.noise import counter_seed
 from spin_diffusion.objectives import spin_objective
 from spin_diffusion.opponents import generate_opponents
-from spin_diffusion.optimization import Step, pairs_or_items, train
+from spin_diffusion.optimization import Accumulate, Step, pairs_or_items, train
 from spin_diffusion.processes import make_accelerator
-from spin_diffusion.references import make_reference
+from spin_diffusion.references import Reference, make_reference
 from spin_diffusion.schedules import schedule_of, step_weights
 from spin_diffusion.training_set import Rows, TrainingSet
 from spin_diffusion.training_state import saved_step
+from spin_diffusion.trajectory_training import TrajectorySource, chain_of, trajectories, trajectory_drawer
 
 log = logging.getLogger(__name__)
 # number of the player (0 is theta_0) and its samples for the held-out items -> named values
@@ -157,10 +158,14 @@ class SPINTrainer:
 
     def generate(self, number: int = 0) -> Rows:
         """The current player's samples for all items: what iteration `number` trains against."""
+        drawer = None
+        if self.config.objective == "trajectory":
+            chain = chain_of(self.schedule, self.scheduler, self.config.sampler)
+            drawer = trajectory_drawer(self.net, chain, self.data, self.accelerator.autocast)
         return generate_opponents(
             self.net, self.scheduler, self.data, self.config.sampler, self.accelerator,
             seed=self.config.seed, iteration=number, samples_per_prompt=self.config.samples_per_prompt,
-            folder=self._file(number, "opponents"), transform=self.transform,
+            folder=self._file(number, "opponents"), transform=self.transform, drawer=drawer,
         )  # fmt: skip
 
     def train_iteration(self, number: int, opponents: Rows) -> Iteration:
@@ -204,11 +209,7 @@ class SPINTrainer:
     def _train(self, number: int, opponents: Rows) -> tuple[dict[str, float], dict[str, float]]:
         config, settings, steps = self.config, self.config.optimization, self.config.steps_at(number)
         state = self._file(number, "state.safetensors")
-        source = Source(
-            self.data, self.schedule, self.weights, config.seed, number,
-            opponents=opponents, samples_per_prompt=config.samples_per_prompt, share_noise=config.share_noise,
-            caption_dropout=config.caption_dropout, channels_last=settings.channels_last,
-        )  # fmt: skip
+        source = self._source(number, opponents)
         metrics = self._metrics(number, state)
         ends: dict[str, dict[str, float]] = {}
 
@@ -224,13 +225,7 @@ class SPINTrainer:
         )  # fmt: skip
         train(
             self.net,
-            pairs_or_items(
-                source,
-                spin_objective(config.beta_at(number), config.link, config.beta_convention),
-                settings,
-                self.accelerator,
-                reference,
-            ),
+            self._updates(number, source, reference),
             settings,
             self.accelerator,
             rate=config.rate_at(number),
@@ -245,6 +240,24 @@ class SPINTrainer:
             rows = metrics.read()
             return _without_step(rows[0]), _without_step(rows[-1])
         return ends.get("first", {}), ends.get("last", {})
+
+    def _source(self, number: int, opponents: Rows) -> Source:
+        config, many = self.config, self.config.samples_per_prompt
+        if config.objective == "trajectory":
+            chain = chain_of(self.schedule, self.scheduler, config.sampler)
+            return TrajectorySource(self.data, chain, opponents, config.seed, number, samples_per_prompt=many)
+        return Source(
+            self.data, self.schedule, self.weights, config.seed, number,
+            opponents=opponents, samples_per_prompt=many, share_noise=config.share_noise,
+            caption_dropout=config.caption_dropout, channels_last=config.optimization.channels_last,
+        )  # fmt: skip
+
+    def _updates(self, number: int, source: Source, reference: Reference) -> Accumulate:
+        config, settings, beta = self.config, self.config.optimization, self.config.beta_at(number)
+        if isinstance(source, TrajectorySource):
+            return trajectories(source, beta, config.link, settings, self.accelerator, reference)
+        objective = spin_objective(beta, config.link, config.beta_convention)
+        return pairs_or_items(source, objective, settings, self.accelerator, reference)
 
     def _metrics(self, number: int, state: Path | None) -> MetricsLog | None:
         if state is None:
@@ -286,8 +299,8 @@ class SPINTrainer:
         folder = self._player_folder(player)
         samples = generate_opponents(
             self.net, self.scheduler, self.held_out, self.config.sampler, self.accelerator,
-            seed=self.config.seed + 1, folder=folder / "held_out" if folder is not None else None, transform=self.transform,
-            label="sampling held-out prompts",
+            seed=self.config.seed + 1, folder=folder / "held_out" if folder is not None else None,
+            transform=self.transform, label="sampling held-out prompts",
         )  # fmt: skip
         path = folder / "held_out.safetensors" if folder is not None else None
         if path is None or not path.exists():

@@ -158,8 +158,8 @@ def _metadata(path: Path, listed: Path) -> Iterator[Record]:
 
 
 def _parquet(files: list[Path], pairs: bool) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped] # has no stubs
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     for file in files:
         try:
