@@ -30,6 +30,7 @@ class Batch:
         target: what it is to predict.
         weights: of each item's timestep.
         positions: of the items.
+        part: which of the parts that an item is asked in.
     """
 
     noised: Tensor
@@ -38,6 +39,7 @@ class Batch:
     target: Tensor
     weights: Float[Tensor, "item"]
     positions: list[int]
+    part: int = 0
 
 
 class Source:
@@ -86,6 +88,7 @@ class Source:
         self.samples_per_prompt, self.share_noise = samples_per_prompt, share_noise
         self.caption_dropout, self.channels_last = caption_dropout, channels_last
         self.members = 1 if opponents is None else 2
+        self.num_parts = 1
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def visits(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -97,6 +100,15 @@ class Source:
             visits.append(visit)
         return items, visits
 
+    def opponent_rows(self, items: Sequence[int], visits: Sequence[int]) -> list[int]:
+        """Rows of the opponent's samples that these visits meet."""
+        many = self.samples_per_prompt
+        return [item * many + visit % many for item, visit in zip(items, visits, strict=True)]
+
+    def parts(self, positions: Sequence[int], device: torch.device) -> list[Batch]:
+        """All that the network is asked at these positions."""
+        return [self.batch(positions, device)]
+
     def batch(self, positions: Sequence[int], device: torch.device) -> Batch:
         """What the network is asked at these positions."""
         items, visits = self.visits(positions)
@@ -107,11 +119,7 @@ class Source:
         condition = self._condition(items, drawn.uniform)
         weights = self.weights[steps]
         if self.opponents is not None:
-            rows = [
-                item * self.samples_per_prompt + visit % self.samples_per_prompt
-                for item, visit in zip(items, visits, strict=True)
-            ]
-            clean = torch.cat([clean, self.opponents.take(rows).float()])
+            clean = torch.cat([clean, self.opponents.take(self.opponent_rows(items, visits)).float()])
             condition = stacked([condition, condition])
             other = drawn if self.share_noise else draw(*where, stream="unshared")
             steps, noise = torch.cat([steps, other.steps]), torch.cat([noise, other.noise])

@@ -142,7 +142,7 @@ class SPINConfig:
 
     Args:
         iterations: K, how many times the opponent is renewed.
-        beta: of mean squared errors, one for each iteration.
+        beta: of mean squared errors, one for each iteration; with objective `trajectory` the paper's lambda, of sums.
         beta_convention: `salesforce` halves it, as the public Diffusion-DPO code does.
         objective: `approximate` is eq. (4.9), which re-noises samples; `trajectory` is eq. (4.8), which keeps the
             opponent's whole trajectories and is for small models.
@@ -205,6 +205,8 @@ class SPINConfig:
             raise InputError("ref_mode adapter needs LoRA: give a lora rank, or take table or copy")
         if self.objective == "trajectory" and self.sampler.eta == 0:
             raise InputError("objective trajectory needs noise in every step: give the sampler eta > 0")
+        if self.objective == "trajectory" and self.sampler.guidance_scale != 1:
+            raise InputError("objective trajectory needs samples of the player itself: give guidance_scale 1")
         _one_of("link", self.link, LINKS)
         _one_of("beta_convention", self.beta_convention, ("plain", "salesforce"))
         _one_of("weighting", self.weighting, ("constant", "elbo", "snr"))

@@ -1,7 +1,8 @@
 """The opponent's samples for all prompts, written batch by batch: a killed run goes on at the same batch."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from shared_core.errors import InputError, RunError
-from shared_core.files import atomic_path, write_json
+from shared_core.files import atomic_path, jsonable, write_json
 from shared_core.logging import progress
 from shared_core.run_folder import read_json
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ def generate_opponents(
     iteration: int = 0,
     samples_per_prompt: int = 1,
     folder: Path | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    drawer: Callable[[Sequence[int], Sequence[int]], Tensor] | None = None,
     label: str = "sampling the opponent",
 ) -> Rows:
     """Samples of the player for every item (paper: Algorithm 1, line 4), row `item * samples_per_prompt + number`.
@@ -46,6 +49,8 @@ def generate_opponents(
         iteration: k.
         samples_per_prompt: of each item.
         folder: where the samples are kept; in memory without one.
+        transform: applied to each batch of samples.
+        drawer: draws what is kept of given items and seeds, in place of `sample` (whole trajectories).
         label: for the progress line.
 
     Raises:
@@ -65,12 +70,16 @@ def generate_opponents(
             "samples": len(rows),
             "seed": seed,
             "iteration": iteration,
+            "transform": getattr(transform, "__name__", None),
+            "trajectories": drawer is not None,
         }
         if accelerator.is_main_process:
             begin(folder, header)
         accelerator.wait_for_everyone()
         if (folder / DONE).exists():
             return read_opponents(folder)
+    if drawer is None:
+        drawer = _sampler(net, scheduler, data, settings, accelerator)
     was_training = net.training
     net.eval()
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -79,9 +88,8 @@ def generate_opponents(
     for index in progress(todo, label):
         items = [rows[row][0] for row in batches[index]]
         seeds = [image_seed(seed, iteration, *rows[row]) for row in batches[index]]
-        drawn = sample(
-            net, scheduler, data.condition(items), data.null, settings, seeds, data.shape, autocast=accelerator.autocast
-        ).cpu()
+        drawn = drawer(items, seeds)
+        drawn = (transform(drawn) if transform is not None else drawn).cpu()
         if not bool(drawn.isfinite().all()):
             bad = items[int((~drawn.isfinite().flatten(1).all(1)).nonzero()[0])]
             raise RunError(f"the sample for {data.name(bad)} is not finite: the player has diverged or overflows")
@@ -100,6 +108,17 @@ def generate_opponents(
         write_json(folder / DONE, {"samples": len(rows), "parts": len(batches)})
     accelerator.wait_for_everyone()
     return read_opponents(folder)
+
+
+def _sampler(
+    net: nn.Module, scheduler: Any, data: TrainingSet, settings: Sampler, accelerator: Any
+) -> Callable[[Sequence[int], Sequence[int]], Tensor]:
+    def drawer(items: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        return sample(
+            net, scheduler, data.condition(items), data.null, settings, seeds, data.shape, autocast=accelerator.autocast
+        )
+
+    return drawer
 
 
 def read_opponents(folder: Path) -> TensorRows:
@@ -147,10 +166,6 @@ def begin(folder: Path, header: dict[str, Any]) -> None:
         write_json(path, header)
         return
     earlier = read_json(path)
-    import json
-
-    from shared_core.files import jsonable
-
     now = json.loads(json.dumps(jsonable(header)))
     for name in now:
         if earlier.get(name) != now[name]:

@@ -65,14 +65,21 @@ class AdapterReference:
 
 
 class TableReference:
-    """Numbers that `reference_table` wrote, [position, member]."""
+    """Numbers that `reference_table` wrote, [position, part * member].
 
-    def __init__(self, table: Float[Tensor, "position member"]) -> None:
-        self.table = table
+    Args:
+        table: a column for each part and member.
+        members: of an item: 2 for pairs.
+    """
+
+    def __init__(self, table: Float[Tensor, "position column"], members: int = 2) -> None:
+        self.table, self.members = table, members
 
     def __call__(self, batch: Batch) -> Float[Tensor, "member item"]:
         """Errors of each member of each item."""
-        return self.table[torch.as_tensor(batch.positions)].T.to(batch.noised.device)
+        first = batch.part * self.members
+        rows = self.table[torch.as_tensor(batch.positions)]
+        return rows[:, first : first + self.members].T.to(batch.noised.device)
 
 
 @contextmanager
@@ -102,7 +109,7 @@ def reference_table(
     total_steps: int,
     accelerator: Any,
     path: Path | None = None,
-) -> Float[Tensor, "position member"]:
+) -> Float[Tensor, "position column"]:
     """Every reference error of an iteration, from the network as it is before training.
 
     The passes have the very batches that training will have, so that the numbers agree with a copy's to the last bit.
@@ -126,10 +133,10 @@ def reference_table(
         if part is not None and part.exists():
             parts.append(load_file(part)["errors"])
             continue
-        found = torch.zeros(len(steps) * size, source.members, device=accelerator.device)
+        found = torch.zeros(len(steps) * size, source.num_parts * source.members, device=accelerator.device)
         for step in steps:
             for positions, weights in micro_batches(step, settings, accelerator):
-                errors = scorer(source.batch(positions, accelerator.device)).T
+                errors = torch.cat([scorer(part) for part in source.parts(positions, accelerator.device)]).T
                 counted = torch.tensor(weights, device=found.device) > 0
                 rows = torch.tensor(positions, device=found.device) - start * size
                 found[rows[counted]] = errors[counted]
@@ -168,7 +175,7 @@ def make_reference(
         return CopyReference(net, accelerator.autocast)
     if mode == "adapter":
         return AdapterReference(net, accelerator.autocast)
-    return TableReference(reference_table(net, source, settings, total_steps, accelerator, path))
+    return TableReference(reference_table(net, source, settings, total_steps, accelerator, path), source.members)
 
 
 def check_alike(net: nn.Module, other: nn.Module) -> None:

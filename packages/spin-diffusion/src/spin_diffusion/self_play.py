@@ -29,15 +29,17 @@ from spin_diffusion.losses import LINK_AT_ZERO
 from spin_diffusion.noise import counter_seed
 from spin_diffusion.objectives import spin_objective
 from spin_diffusion.opponents import generate_opponents
-from spin_diffusion.optimization import Step, pairs_or_items, train
+from spin_diffusion.optimization import Accumulate, Step, pairs_or_items, train
 from spin_diffusion.processes import make_accelerator
-from spin_diffusion.references import make_reference
+from spin_diffusion.references import Reference, make_reference
 from spin_diffusion.schedules import schedule_of, step_weights
 from spin_diffusion.training_set import Rows, TrainingSet
 from spin_diffusion.training_state import saved_step
+from spin_diffusion.trajectory_training import TrajectorySource, chain_of, trajectories, trajectory_drawer
 
 log = logging.getLogger(__name__)
-Evaluate = Callable[[int, nn.Module], dict[str, Any]]
+# number of the player (0 is theta_0) and its samples for the held-out items -> named values
+Evaluate = Callable[[int, Rows], dict[str, Any]]
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Iteration:
         last: metrics of the last update.
         held_out: `error` and `start_error`, the denoising error on held-out items now and of theta_0, and
             `implicit_accuracy` of telling held-out items from the opponent's samples for them.
-        evaluation: what the caller's `evaluate` returned.
+        evaluation: what the caller's `evaluate` returned of the new player.
     """
 
     number: int
@@ -60,6 +62,23 @@ class Iteration:
     last: dict[str, float]
     held_out: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Judged:
+    """A player on held-out items.
+
+    Args:
+        samples: its own for them.
+        real_errors: its denoising errors on the items, [item, draw].
+        fake_errors: on its samples.
+        evaluation: what `evaluate` returned.
+    """
+
+    samples: Rows
+    real_errors: Tensor
+    fake_errors: Tensor
+    evaluation: dict[str, Any]
 
 
 class SPINTrainer:
@@ -80,8 +99,10 @@ class SPINTrainer:
         held_out: items that are not trained on.
         ref_net: a network to take as the frozen opponent in every iteration, in place of the current player; for
             comparisons, as self-play needs the current one.
-        evaluate: called after each iteration with its number and the player; what it returns is kept.
+        evaluate: called with the number of each player, theta_0 the first, and its samples for the held-out items,
+            which have the same seeds for all players; what it returns is kept.
         after: called with each finished `Iteration`.
+        transform: applied to the opponent's samples, as a round trip through the VAE is.
         accelerator: accelerate's; made by default.
     """
 
@@ -97,6 +118,7 @@ class SPINTrainer:
         ref_net: nn.Module | None = None,
         evaluate: Evaluate | None = None,
         after: Callable[[Iteration], None] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
         accelerator: Any = None,
     ) -> None:
         self.accelerator = accelerator or make_accelerator(config.optimization.precision)
@@ -112,8 +134,10 @@ class SPINTrainer:
         self.weights = step_weights(self.schedule, config.weighting, config.error_space, config.weight_clip)
         self.out = Path(out) if out is not None else None
         self.held_out, self.ref_net, self.evaluate, self.after = held_out, ref_net, evaluate, after
+        self.transform = transform
         self.adapters: list[dict[str, Tensor]] = []
-        self._start_error: float | None = None
+        self._judged: Judged | None = None
+        self._first_error: float | None = None
 
     def run(self) -> list[Iteration]:
         """Play all iterations, or those that are not done yet.
@@ -122,11 +146,10 @@ class SPINTrainer:
             RunError: if numbers are not finite or the guard stops; what was finished is kept.
         """
         done = []
+        self._judged = self._judge(0)
         for number in range(self.config.iterations):
             result = self.read_iteration(number)
             if result is None:
-                if number == 0:
-                    self._start()
                 result = self.train_iteration(number, self.generate(number))
             done.append(result)
             if self.after is not None and self.accelerator.is_main_process:
@@ -135,10 +158,14 @@ class SPINTrainer:
 
     def generate(self, number: int = 0) -> Rows:
         """The current player's samples for all items: what iteration `number` trains against."""
+        drawer = None
+        if self.config.objective == "trajectory":
+            chain = chain_of(self.schedule, self.scheduler, self.config.sampler)
+            drawer = trajectory_drawer(self.net, chain, self.data, self.accelerator.autocast)
         return generate_opponents(
             self.net, self.scheduler, self.data, self.config.sampler, self.accelerator,
             seed=self.config.seed, iteration=number, samples_per_prompt=self.config.samples_per_prompt,
-            folder=self._file(number, "opponents"),
+            folder=self._file(number, "opponents"), transform=self.transform, drawer=drawer,
         )  # fmt: skip
 
     def train_iteration(self, number: int, opponents: Rows) -> Iteration:
@@ -148,7 +175,7 @@ class SPINTrainer:
             RunError: if numbers are not finite or the guard stops.
         """
         config = self.config
-        before = self._held_out_errors(number) if self.held_out is not None else None
+        before = self._judged or self._judge(number)
         if config.lora.rank:
             add_lora(self.net, config.lora, counter_seed("adapter", config.seed, number))
         else:
@@ -158,8 +185,8 @@ class SPINTrainer:
         result = Iteration(number, config.steps_at(number), first, last)
         if before is not None:
             result.held_out = self._compare(number, before)
-        if self.evaluate is not None:
-            result.evaluation = self.evaluate(number, self.net)
+            self._judged = self._judge(number + 1)
+            result.evaluation = self._judged.evaluation if self._judged is not None else {}
         self._write(number, result)
         return result
 
@@ -168,38 +195,21 @@ class SPINTrainer:
         path = self._file(number, "iteration.json")
         if path is None or not path.exists():
             return None
-        if number == 0:
-            self._start()
         if self.config.lora.rank:
             self._take_adapter(number, load_file(path.parent / "adapter.safetensors"))
         else:
             restore_player(self.net, path.parent / "model")
+        self._judged = self._judge(number + 1)
         return Iteration(**read_json(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the current player as stock diffusers loads it (see `save_player`)."""
         save_player(self.net, Path(folder), self.adapters)
 
-    def _start(self) -> None:
-        """Held-out error of theta_0."""
-        if self.held_out is None:
-            return
-        path = self.out / "start.json" if self.out is not None else None
-        if path is None or not path.exists():
-            self._start_error = float(self._errors().mean())
-            if path is not None and self.accelerator.is_main_process:
-                write_json(path, {"held_out_error": self._start_error})
-        else:
-            self._start_error = float(read_json(path)["held_out_error"])
-
     def _train(self, number: int, opponents: Rows) -> tuple[dict[str, float], dict[str, float]]:
         config, settings, steps = self.config, self.config.optimization, self.config.steps_at(number)
         state = self._file(number, "state.safetensors")
-        source = Source(
-            self.data, self.schedule, self.weights, config.seed, number,
-            opponents=opponents, samples_per_prompt=config.samples_per_prompt, share_noise=config.share_noise,
-            caption_dropout=config.caption_dropout, channels_last=settings.channels_last,
-        )  # fmt: skip
+        source = self._source(number, opponents)
         metrics = self._metrics(number, state)
         ends: dict[str, dict[str, float]] = {}
 
@@ -215,13 +225,7 @@ class SPINTrainer:
         )  # fmt: skip
         train(
             self.net,
-            pairs_or_items(
-                source,
-                spin_objective(config.beta_at(number), config.link, config.beta_convention),
-                settings,
-                self.accelerator,
-                reference,
-            ),
+            self._updates(number, source, reference),
             settings,
             self.accelerator,
             rate=config.rate_at(number),
@@ -236,6 +240,24 @@ class SPINTrainer:
             rows = metrics.read()
             return _without_step(rows[0]), _without_step(rows[-1])
         return ends.get("first", {}), ends.get("last", {})
+
+    def _source(self, number: int, opponents: Rows) -> Source:
+        config, many = self.config, self.config.samples_per_prompt
+        if config.objective == "trajectory":
+            chain = chain_of(self.schedule, self.scheduler, config.sampler)
+            return TrajectorySource(self.data, chain, opponents, config.seed, number, samples_per_prompt=many)
+        return Source(
+            self.data, self.schedule, self.weights, config.seed, number,
+            opponents=opponents, samples_per_prompt=many, share_noise=config.share_noise,
+            caption_dropout=config.caption_dropout, channels_last=config.optimization.channels_last,
+        )  # fmt: skip
+
+    def _updates(self, number: int, source: Source, reference: Reference) -> Accumulate:
+        config, settings, beta = self.config, self.config.optimization, self.config.beta_at(number)
+        if isinstance(source, TrajectorySource):
+            return trajectories(source, beta, config.link, settings, self.accelerator, reference)
+        objective = spin_objective(beta, config.link, config.beta_convention)
+        return pairs_or_items(source, objective, settings, self.accelerator, reference)
 
     def _metrics(self, number: int, state: Path | None) -> MetricsLog | None:
         if state is None:
@@ -255,6 +277,7 @@ class SPINTrainer:
             if path is not None and self.accelerator.is_main_process:
                 with atomic_path(path) as aside:
                     save_file(trained, aside)
+            load_lora_state(self.net, trained)  # rounded as in a run that is resumed from the file
             merge_lora(self.net)
             self.adapters.append(trained)
         self.net.requires_grad_(False)
@@ -269,15 +292,28 @@ class SPINTrainer:
         merge_lora(self.net)
         self.adapters.append(state)
 
-    def _held_out_errors(self, number: int) -> tuple[Rows, Tensor, Tensor]:
-        """Samples of the opponent for held-out items, its errors on those and on the items themselves."""
-        assert self.held_out is not None
+    def _judge(self, player: int) -> "Judged | None":
+        """The current player on held-out items, once; its samples there have the same seeds as every player's."""
+        if self.held_out is None:
+            return None
+        folder = self._player_folder(player)
         samples = generate_opponents(
             self.net, self.scheduler, self.held_out, self.config.sampler, self.accelerator,
-            seed=self.config.seed + 1, iteration=number, folder=self._file(number, "held_out"),
-            label="sampling held-out prompts",
+            seed=self.config.seed + 1, folder=folder / "held_out" if folder is not None else None,
+            transform=self.transform, label="sampling held-out prompts",
         )  # fmt: skip
-        return samples, self._errors(), self._errors(samples)
+        path = folder / "held_out.safetensors" if folder is not None else None
+        if path is None or not path.exists():
+            errors = {"real": self._errors(), "fake": self._errors(samples)}
+            evaluation = self.evaluate(player, samples) if self.evaluate is not None else {}
+            if path is not None and self.accelerator.is_main_process:
+                write_json(path.with_name("evaluation.json"), evaluation)
+                with atomic_path(path) as aside:
+                    save_file(errors, aside)
+            self.accelerator.wait_for_everyone()
+        else:
+            errors, evaluation = load_file(path), read_json(path.with_name("evaluation.json"))
+        return Judged(samples, errors["real"], errors["fake"], evaluation)
 
     def _errors(self, samples: Rows | None = None) -> Tensor:
         assert self.held_out is not None
@@ -286,27 +322,33 @@ class SPINTrainer:
             batch_size=self.config.optimization.per_device_train_batch_size, autocast=self.accelerator.autocast,
         )  # fmt: skip
 
-    def _compare(self, number: int, before: tuple[Rows, Tensor, Tensor]) -> dict[str, float]:
-        """The player beside its opponent and beside theta_0, on held-out items."""
-        samples, real_before, fake_before = before
-        if self._start_error is None:
-            self._start_error = float(real_before.mean())
-        real, fake = self._errors(), self._errors(samples)
-        error = float(real.mean())
+    def _compare(self, number: int, before: "Judged") -> dict[str, float]:
+        """The new player beside its opponent and beside theta_0, on held-out items."""
+        real, fake = self._errors(), self._errors(before.samples)
+        error, start = float(real.mean()), self._start_error(before)
         limit = self.config.held_out_limit
-        if error > (1 + limit) * self._start_error and self.config.guard != "off":
+        if error > (1 + limit) * start and self.config.guard != "off":
             text = (
                 f"iteration {number}: the held-out denoising error {error:.4g} is more than {limit:.0%} above that of "
-                f"theta_0, {self._start_error:.4g}: raise beta or lower learning_rate"
+                f"theta_0, {start:.4g}: raise beta or lower learning_rate"
             )
             if self.config.guard == "stop":
                 raise RunError(text)
             log.warning("%s", text)
-        return {
-            "error": error,
-            "start_error": self._start_error,
-            "implicit_accuracy": implicit_accuracy(real, fake, real_before, fake_before),
-        }
+        accuracy = implicit_accuracy(real, fake, before.real_errors, before.fake_errors)
+        return {"error": error, "start_error": start, "implicit_accuracy": accuracy}
+
+    def _start_error(self, before: "Judged") -> float:
+        if self._first_error is None:
+            path = self.out / "start" / "held_out.safetensors" if self.out is not None else None
+            first = load_file(path)["real"] if path is not None and path.exists() else before.real_errors
+            self._first_error = float(first.mean())
+        return self._first_error
+
+    def _player_folder(self, player: int) -> Path | None:
+        if self.out is None:
+            return None
+        return self.out / "start" if player == 0 else self.out / f"iter_{player - 1}"
 
     def _write(self, number: int, result: Iteration) -> None:
         path = self._file(number, "iteration.json")
