@@ -129,10 +129,9 @@ def read_cache(folder: Path, parts: Parts | None = None) -> tuple[TrainingSet, T
         null = {"class_labels": torch.tensor([known - 1])} if int(labels.max()) < known - 1 else None
     if len(latents) != len(rows):
         raise InputError(f"{folder} holds {len(latents)} latents for {len(rows)} items: prepare it anew")
-    texts: dict[int, str] = {row["prompt"]: row["text"] for row in rows}
-    data = TrainingSet(
-        latents, conditions, prompt_of, null, [row["id"] for row in rows], [texts[index] for index in sorted(texts)]
-    )
+    texts = {row["prompt"]: row["text"] for row in rows} if embedded else {}
+    prompts = [texts[index] for index in sorted(texts)]
+    data = TrainingSet(latents, conditions, prompt_of, null, [row["id"] for row in rows], prompts)
     return data, rejected
 
 

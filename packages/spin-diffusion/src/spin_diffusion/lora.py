@@ -42,6 +42,17 @@ def add_lora(net: nn.Module, lora: Lora, seed: int) -> None:
         weight.requires_grad_("lora_" in name)
 
 
+def check_targets(net: nn.Module, lora: Lora) -> None:
+    """Refuse targets that name no layer, before any work is done.
+
+    Raises:
+        InputError: naming them.
+    """
+    names = [name for name, _ in net.named_modules()]
+    if lora.rank and not any(name == end or name.endswith(f".{end}") for name in names for end in lora.targets):
+        raise InputError(f"lora targets {', '.join(lora.targets)} name no layer of {type(net).__name__}")
+
+
 def lora_layers(net: nn.Module) -> dict[str, Any]:
     """Adapted layers by name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -91,9 +102,8 @@ def merge_lora(net: nn.Module) -> None:
             if isinstance(child, BaseTunerLayer):
                 child.merge(safe_merge=True)
                 setattr(parent, name, child.get_base_layer())
-    for attribute in ("peft_config", "_hf_peft_config_loaded"):
-        if hasattr(net, attribute):
-            delattr(net, attribute)
+    for attribute in ("peft_config", "_hf_peft_config_loaded"):  # left by peft or by diffusers' own loader
+        vars(net).pop(attribute, None)
 
 
 def summed(states: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -127,7 +127,7 @@ def _grid(folder: Path, parts: Parts, iterations: Sequence[Iteration], held_out:
             axis.set(xticks=[], yticks=[])
             if column == 0:
                 axis.set_ylabel(name)
-            if number == 0 and held_out.prompts and held_out.conditions:
+            if number == 0 and held_out.prompts:
                 axis.set_title(held_out.prompts[int(held_out.prompt_of[column])][:18], fontsize=6)
     return _save(folder, "samples", figure)
 

@@ -165,7 +165,7 @@ def _judged(
     if len(data) > 1:
         # one image a prompt: sets of the same number, as few-sample distances are biased
         found["distances"] = distances(real, measure(images[::samples]), config.seed)
-    if data.conditions and data.prompts:
+    if data.prompts:
         prompts = [data.prompts[index] for index in data.prompt_of.tolist() for _ in range(samples)]
         values = scores(images, prompts, plugins)
         found["scores"] = {

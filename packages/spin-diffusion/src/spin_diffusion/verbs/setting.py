@@ -89,7 +89,7 @@ def opened_run(out: str, settings: dict[str, Any], accelerator: Any) -> Iterator
             try:
                 yield path
             except InputError:
-                if fresh and not _holds_work(path):
+                if fresh and not _worth_keeping(path):
                     shutil.rmtree(path)
                 raise
     else:
@@ -132,5 +132,8 @@ def load_data(
     )
 
 
-def _holds_work(path: Path) -> bool:
-    return any(path.rglob("*.safetensors"))
+def _worth_keeping(path: Path) -> bool:
+    """Iterations, or a cache that goes on when the record that stopped it is mended or skipped."""
+    cache = path / "cache"
+    unfinished = any(cache.glob("latents.*")) and not (cache / "complete.json").exists()
+    return unfinished or any(path.glob("iter_*"))

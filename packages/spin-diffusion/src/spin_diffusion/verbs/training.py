@@ -14,7 +14,7 @@ from spin_diffusion.checkpoints import save_player
 from spin_diffusion.config import SPINConfig, as_settings
 from spin_diffusion.evaluation import decoded, distances, make_features, score_summary, scores
 from spin_diffusion.latent_cache import prepare_cache
-from spin_diffusion.lora import add_lora, lora_state, merge_lora
+from spin_diffusion.lora import add_lora, check_targets, lora_state, merge_lora
 from spin_diffusion.model_card import model_card
 from spin_diffusion.noise import counter_seed
 from spin_diffusion.opponents import check_opponents, generate_opponents, read_opponents
@@ -58,6 +58,7 @@ def run(
     accelerator = open_device(device, config.optimization.precision, config.seed)
     plugins = load_scorers(scorers) if reading.held_out else []
     parts = load_parts(model, player)
+    check_targets(parts.net, config.lora)
     settings = {
         "verb": "run", "model": model, "player": player, "data": data, "scorers": scorers, "features": features,
         "round_trip": round_trip, **reading.settings(), **as_settings(config),
@@ -84,6 +85,7 @@ def sft(model: str, data: str, out: str, config: SPINConfig, device: str, readin
     """Denoising score matching on the real images."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
+    check_targets(parts.net, config.lora)
     settings = {
         "verb": "sft",
         "model": model,
@@ -104,6 +106,7 @@ def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, readin
     """Diffusion-DPO on given pairs."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
+    check_targets(parts.net, config.lora)
     settings = {
         "verb": "dpo",
         "model": model,
@@ -127,6 +130,7 @@ def generate(
     """The opponent's samples alone."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
+    check_targets(parts.net, config.lora)
     settings = {
         "verb": "generate", "model": model, "player": player, "data": data, "iteration": iteration,
         "round_trip": round_trip, "samples_per_prompt": config.samples_per_prompt, "sampler": asdict(config.sampler),
@@ -152,6 +156,7 @@ def train(
     """One iteration on samples that `generate` wrote."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
+    check_targets(parts.net, config.lora)
     source = Path(opponents) / "opponents" if (Path(opponents) / "opponents").is_dir() else Path(opponents)
     settings = {
         "verb": "train", "model": model, "player": player, "data": data, "opponents": opponents,
@@ -202,7 +207,7 @@ def _evaluate(parts: Parts, found: Data, plugins: list[Any], features: str) -> E
     if held_out is None:
         return None
     measure = make_features(features)
-    prompts = [held_out.prompts[index] for index in held_out.prompt_of.tolist()] if held_out.conditions else []
+    prompts = [held_out.prompts[index] for index in held_out.prompt_of.tolist()] if held_out.prompts else []
 
     def evaluate(player: int, samples: Rows) -> dict[str, Any]:
         images = decoded(samples, parts.decode)
