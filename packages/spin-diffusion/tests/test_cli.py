@@ -202,8 +202,8 @@ def test_doctor_tells_versions_and_memory(spin: Any, toys: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_one(spin: Any, toys: Path, tmp_path: Path) -> None:
     """T8, under `accelerate launch`: the same samples and, to rounding, the same weights."""
-    given = [toys / "sd" / "pipeline", toys / "sd" / "images", "--iterations", 2, "--held-out", 2, "--train-batch-size", 5,
-             "--per-device-train-batch-size", 2, *QUICK]  # fmt: skip
+    data = [toys / "sd" / "pipeline", toys / "sd" / "images", "--held-out", 2]
+    given = [*data, "--iterations", 2, "--train-batch-size", 5, "--per-device-train-batch-size", 2, *QUICK]
     code, _, err = spin("run", *given, "--out", tmp_path / "1")
     assert code == 0, err
     launch = [

@@ -15,7 +15,8 @@ from spin_diffusion import cli
 model, images, folder, rank = sys.argv[1:]
 given = ["spin-diffusion", "run", model, images, "--iterations", "2", "--held-out", "2", "--lora-rank", rank,
     "--max-train-steps", "4", "--num-inference-steps", "3", "--generation-batch-size", "2", "--train-batch-size", "3",
-    "--per-device-train-batch-size", "2", "--save-steps", "1", "--ema-decay", "0.5", "--ref-mode", "table", "--device", "cpu"]
+    "--per-device-train-batch-size", "2", "--save-steps", "1", "--ema-decay", "0.5", "--ref-mode", "table",
+    "--device", "cpu"]
 
 def play(out):
     sys.argv = [*given, "--out", str(out), "--quiet"]
@@ -56,9 +57,8 @@ print(killed)
 @pytest.mark.parametrize("rank", [0, 2])
 def test_after_kill_9_in_every_phase_the_run_ends_bit_for_bit_the_same(toys: Path, tmp_path: Path, rank: int) -> None:
     source = [str(toys / "sd" / "pipeline"), str(toys / "sd" / "images"), str(tmp_path), str(rank)]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *source], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", SCRIPT, *source]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) >= 6, done.stdout
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -59,7 +59,7 @@ def test_a_reference_that_is_not_the_policy_is_noticed_at_the_first_update(unet:
     from spin_diffusion.optimization import check_first_loss
 
     check_first_loss(LINK_AT_ZERO["hinge"], 1.0, Optimization())
-    with pytest.raises(RunError, match="must be 0.6931"):
+    with pytest.raises(RunError, match=r"must be 0\.6931"):
         check_first_loss(0.891, LINK_AT_ZERO["logistic"], Optimization())
     stranger = SPINTrainer(unet(), DDIMScheduler(), images, config("copy"), ref_net=unet(seed=5))
     assert stranger.train_iteration(0, stranger.generate()).first["loss"] != pytest.approx(0.6931, abs=1e-3)

@@ -10,7 +10,7 @@ from shared_core.errors import InputError, RunError
 from spin_diffusion import Optimization, Sampler, SPINConfig, SPINTrainer, TrainingSet, fine_tune, prefer, preset
 from spin_diffusion.batches import Source
 from spin_diffusion.guard import DivergenceGuard
-from spin_diffusion.optimization import micro_batches, rate_factor
+from spin_diffusion.optimization import make_optimizer, micro_batches, rate_factor
 from spin_diffusion.processes import make_accelerator
 from spin_diffusion.schedules import schedule_of, step_weights
 from torch import nn
@@ -171,7 +171,7 @@ def test_checkpointing_layout_and_half_precision_train(unet: Any, images: Any) -
     accelerator.state._mixed_precision = "bf16"  # the state is one a process
     try:
         for mode in ("copy", "table"):
-            trainer, (result,) = play(half, images, replace(CONFIG, ref_mode=mode), accelerator=accelerator)
+            _, (result,) = play(half, images, replace(CONFIG, ref_mode=mode), accelerator=accelerator)
             assert result.first["loss"] == pytest.approx(0.6931472, abs=1e-6), (
                 "policy and reference differ in precision"
             )
@@ -213,6 +213,14 @@ def test_the_guard_sees_errors_explode_although_the_loss_falls(mlp: Any, vectors
     assert "diverges" not in caplog.text
 
 
+def stops(guard: DivergenceGuard, step: int, metrics: dict[str, float]) -> bool:
+    try:
+        guard(step, metrics)
+    except RunError:
+        return True
+    return False
+
+
 def test_the_guard_waits_and_forgets_nothing() -> None:
     healthy, exploding = {"d_real": 1e-4, "ref_real": 0.08}, {"d_real": 0.01, "ref_real": 0.08}
     guard = DivergenceGuard("stop")
@@ -221,9 +229,8 @@ def test_the_guard_waits_and_forgets_nothing() -> None:
     other = DivergenceGuard("stop")
     other.restore(guard.state())
     for each in (guard, other):
-        with pytest.raises(RunError, match="update 4"):
-            for step in range(40, 60):
-                each(step, exploding)
+        stopped = next(step for step in range(40, 60) if stops(each, step, exploding))
+        assert stopped < 50
 
 
 def test_the_held_out_error_is_compared_with_theta_0(mlp: Any, vectors: Any, caplog: Any) -> None:
@@ -277,8 +284,6 @@ def test_presets_and_settings_out_of_range() -> None:
     with pytest.raises(InputError, match="precision float16 needs a GPU"):
         make_accelerator("float16", cpu=True)
     with pytest.raises(InputError, match="bitsandbytes"):
-        from spin_diffusion.optimization import make_optimizer
-
         make_optimizer([nn.Parameter(torch.zeros(1))], Optimization(optim="adamw8bit"), 1e-3)
 
 

@@ -43,6 +43,10 @@ def doctor(model: str | None, device: str, lora_rank: int) -> int:
     return 0
 
 
+def _readable(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"
+
+
 def memory_estimate(net: nn.Module, lora_rank: int = 0) -> dict[str, int]:
     """Bytes of weights, gradients and AdamW's moments in float32, by reference mode."""
     weights = sum(weight.numel() for weight in net.parameters())
