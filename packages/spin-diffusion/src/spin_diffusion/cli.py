@@ -51,7 +51,6 @@ def run(
     precision: Precision | None = None,
     gradient_checkpointing: bool | None = None,
     channels_last: bool | None = None,
-    compile: bool | None = None,
     save_steps: int | None = None,
     scheduler: Scheduler | None = None,
     num_inference_steps: int | None = None,
@@ -111,7 +110,6 @@ def run(
         precision: of the forward pass.
         gradient_checkpointing: recompute activations in the backward pass.
         channels_last: memory layout of convolutions.
-        compile: torch.compile the network.
         save_steps: updates between states that a killed run goes on from.
         scheduler: of the sampler; deployed is the pipeline's own.
         num_inference_steps: of the sampler.
@@ -147,7 +145,7 @@ def run(
         max_train_steps=max_train_steps, lr_schedule=lr_schedule, warmup_steps=warmup_steps,
         train_batch_size=train_batch_size, per_device_train_batch_size=per_device_train_batch_size, optim=optim,
         weight_decay=weight_decay, max_grad_norm=max_grad_norm, ema_decay=ema_decay, precision=precision,
-        gradient_checkpointing=gradient_checkpointing, channels_last=channels_last, compile=compile,
+        gradient_checkpointing=gradient_checkpointing, channels_last=channels_last,
         save_steps=save_steps, scheduler=scheduler, num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, eta=eta,
         generation_batch_size=generation_batch_size, lora_rank=lora_rank, lora_alpha=lora_alpha,

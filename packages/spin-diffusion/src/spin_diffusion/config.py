@@ -37,7 +37,6 @@ class Optimization:
         precision: of the forward pass; weights and errors stay float32.
         gradient_checkpointing: recompute activations in the backward pass.
         channels_last: memory layout of convolutions.
-        compile: torch.compile the network.
         save_steps: updates between states that a killed run goes on from.
     """
 
@@ -57,7 +56,6 @@ class Optimization:
     precision: Precision = "float32"
     gradient_checkpointing: bool = False
     channels_last: bool = False
-    compile: bool = False
     save_steps: int = 50
 
     def __post_init__(self) -> None:

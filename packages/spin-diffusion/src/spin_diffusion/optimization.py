@@ -73,8 +73,6 @@ def train(
         raise InputError("no weight of the network has requires_grad: there is nothing to train")
     optimizer = make_optimizer(list(trained.values()), settings, rate)
     scorer: nn.Module = DenoisingErrors(net)
-    if settings.compile:
-        scorer.compile()
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
     average = [weight.detach().clone() for weight in trained.values()] if settings.ema_decay else []
     done = 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from shared_core.errors import InputError, RunError
+from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_json
 from shared_core.logging import MetricsLog
 from shared_core.run_folder import read_json
@@ -23,7 +23,7 @@ from spin_diffusion.checkpoints import restore_player, save_player
 from spin_diffusion.config import SPINConfig
 from spin_diffusion.denoiser import disable_dropout
 from spin_diffusion.guard import DivergenceGuard
-from spin_diffusion.held_out import denoising_errors, implicit_accuracy
+from spin_diffusion.judging import Evaluate, Judge, Judged
 from spin_diffusion.lora import add_lora, load_lora_state, lora_state, merge_lora
 from spin_diffusion.losses import LINK_AT_ZERO
 from spin_diffusion.noise import counter_seed
@@ -38,8 +38,6 @@ from spin_diffusion.training_state import saved_step
 from spin_diffusion.trajectory_training import TrajectorySource, chain_of, trajectories, trajectory_drawer
 
 log = logging.getLogger(__name__)
-# number of the player (0 is theta_0) and its samples for the held-out items -> named values
-Evaluate = Callable[[int, Rows], dict[str, Any]]
 
 
 @dataclass
@@ -62,23 +60,6 @@ class Iteration:
     last: dict[str, float]
     held_out: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Judged:
-    """A player on held-out items.
-
-    Args:
-        samples: its own for them.
-        real_errors: its denoising errors on the items, [item, draw].
-        fake_errors: on its samples.
-        evaluation: what `evaluate` returned.
-    """
-
-    samples: Rows
-    real_errors: Tensor
-    fake_errors: Tensor
-    evaluation: dict[str, Any]
 
 
 class SPINTrainer:
@@ -133,11 +114,10 @@ class SPINTrainer:
         self.schedule = schedule_of(scheduler)
         self.weights = step_weights(self.schedule, config.weighting, config.error_space, config.weight_clip)
         self.out = Path(out) if out is not None else None
-        self.held_out, self.ref_net, self.evaluate, self.after = held_out, ref_net, evaluate, after
-        self.transform = transform
+        self.ref_net, self.after, self.transform = ref_net, after, transform
         self.adapters: list[dict[str, Tensor]] = []
         self._judged: Judged | None = None
-        self._first_error: float | None = None
+        self._judge = Judge(self, held_out, evaluate) if held_out is not None else None
 
     def run(self) -> list[Iteration]:
         """Play all iterations, or those that are not done yet.
@@ -146,7 +126,7 @@ class SPINTrainer:
             RunError: if numbers are not finite or the guard stops; what was finished is kept.
         """
         done = []
-        self._judged = self._judge(0)
+        self._judged = self._judge(0) if self._judge is not None else None
         for number in range(self.config.iterations):
             result = self.read_iteration(number)
             if result is None:
@@ -175,7 +155,9 @@ class SPINTrainer:
             RunError: if numbers are not finite or the guard stops.
         """
         config = self.config
-        before = self._judged or self._judge(number)
+        if self._judge is not None and self._judged is None:
+            self._judged = self._judge(number)
+        before = self._judged
         if config.lora.rank:
             add_lora(self.net, config.lora, counter_seed("adapter", config.seed, number))
         else:
@@ -183,10 +165,10 @@ class SPINTrainer:
         first, last = self._train(number, opponents)
         self._finish_weights(number)
         result = Iteration(number, config.steps_at(number), first, last)
-        if before is not None:
-            result.held_out = self._compare(number, before)
+        if self._judge is not None and before is not None:
+            result.held_out = self._judge.compare(number, before)
             self._judged = self._judge(number + 1)
-            result.evaluation = self._judged.evaluation if self._judged is not None else {}
+            result.evaluation = self._judged.evaluation
         self._write(number, result)
         return result
 
@@ -199,7 +181,7 @@ class SPINTrainer:
             self._take_adapter(number, load_file(path.parent / "adapter.safetensors"))
         else:
             restore_player(self.net, path.parent / "model")
-        self._judged = self._judge(number + 1)
+        self._judged = self._judge(number + 1) if self._judge is not None else None
         return Iteration(**read_json(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -291,64 +273,6 @@ class SPINTrainer:
         load_lora_state(self.net, state)
         merge_lora(self.net)
         self.adapters.append(state)
-
-    def _judge(self, player: int) -> "Judged | None":
-        """The current player on held-out items, once; its samples there have the same seeds as every player's."""
-        if self.held_out is None:
-            return None
-        folder = self._player_folder(player)
-        samples = generate_opponents(
-            self.net, self.scheduler, self.held_out, self.config.sampler, self.accelerator,
-            seed=self.config.seed + 1, folder=folder / "held_out" if folder is not None else None,
-            transform=self.transform, label="sampling held-out prompts",
-        )  # fmt: skip
-        path = folder / "held_out.safetensors" if folder is not None else None
-        if path is None or not path.exists():
-            errors = {"real": self._errors(), "fake": self._errors(samples)}
-            evaluation = self.evaluate(player, samples) if self.evaluate is not None else {}
-            if path is not None and self.accelerator.is_main_process:
-                write_json(path.with_name("evaluation.json"), evaluation)
-                with atomic_path(path) as aside:
-                    save_file(errors, aside)
-            self.accelerator.wait_for_everyone()
-        else:
-            errors, evaluation = load_file(path), read_json(path.with_name("evaluation.json"))
-        return Judged(samples, errors["real"], errors["fake"], evaluation)
-
-    def _errors(self, samples: Rows | None = None) -> Tensor:
-        assert self.held_out is not None
-        return denoising_errors(
-            self.net, self.schedule, self.held_out, samples=samples, seed=self.config.seed,
-            batch_size=self.config.optimization.per_device_train_batch_size, autocast=self.accelerator.autocast,
-        )  # fmt: skip
-
-    def _compare(self, number: int, before: "Judged") -> dict[str, float]:
-        """The new player beside its opponent and beside theta_0, on held-out items."""
-        real, fake = self._errors(), self._errors(before.samples)
-        error, start = float(real.mean()), self._start_error(before)
-        limit = self.config.held_out_limit
-        if error > (1 + limit) * start and self.config.guard != "off":
-            text = (
-                f"iteration {number}: the held-out denoising error {error:.4g} is more than {limit:.0%} above that of "
-                f"theta_0, {start:.4g}: raise beta or lower learning_rate"
-            )
-            if self.config.guard == "stop":
-                raise RunError(text)
-            log.warning("%s", text)
-        accuracy = implicit_accuracy(real, fake, before.real_errors, before.fake_errors)
-        return {"error": error, "start_error": start, "implicit_accuracy": accuracy}
-
-    def _start_error(self, before: "Judged") -> float:
-        if self._first_error is None:
-            path = self.out / "start" / "held_out.safetensors" if self.out is not None else None
-            first = load_file(path)["real"] if path is not None and path.exists() else before.real_errors
-            self._first_error = float(first.mean())
-        return self._first_error
-
-    def _player_folder(self, player: int) -> Path | None:
-        if self.out is None:
-            return None
-        return self.out / "start" if player == 0 else self.out / f"iter_{player - 1}"
 
     def _write(self, number: int, result: Iteration) -> None:
         path = self._file(number, "iteration.json")

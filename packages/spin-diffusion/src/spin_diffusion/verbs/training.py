@@ -13,6 +13,7 @@ from torch import Tensor
 from spin_diffusion.checkpoints import save_player
 from spin_diffusion.config import SPINConfig, as_settings
 from spin_diffusion.evaluation import decoded, distances, make_features, score_summary, scores
+from spin_diffusion.judging import Evaluate
 from spin_diffusion.latent_cache import prepare_cache
 from spin_diffusion.lora import add_lora, check_targets, lora_state, merge_lora
 from spin_diffusion.model_card import model_card
@@ -21,7 +22,7 @@ from spin_diffusion.opponents import check_opponents, generate_opponents, read_o
 from spin_diffusion.pipelines import Parts, load_parts
 from spin_diffusion.report import write_report
 from spin_diffusion.scorers import load_scorers
-from spin_diffusion.self_play import Evaluate, Iteration, SPINTrainer, enable_checkpointing
+from spin_diffusion.self_play import Iteration, SPINTrainer, enable_checkpointing
 from spin_diffusion.supervised import fine_tune, prefer
 from spin_diffusion.training_set import Rows
 from spin_diffusion.verbs.setting import Data, Reading, load_data, open_device, opened_run
