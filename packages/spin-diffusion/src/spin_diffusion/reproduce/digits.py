@@ -5,7 +5,6 @@ Fréchet's between 2,000 samples and the held-out images, in the features of the
 """
 
 import copy
-import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -67,7 +66,6 @@ def study(context: Context, index: int) -> Study:
             pretrain(net, data, schedule_of(scheduler()), context.at(20, updates, updates), rate, 1000 * seed + number)
         net.eval().requires_grad_(False)
         log.info("digits, seed %d: supervised start is trained", seed)
-        gc.freeze()  # accelerate collects garbage after every training, and all that is loaded would be searched again
         table = torch.arange(CLASSES + 1)
         return Study(data, classifier, net, table, "class_labels", seed, context.at(100, 2000, 2000), 10, scheduler())
 

@@ -1,6 +1,5 @@
 """The set in which the claims register, and what they share."""
 
-import gc
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,6 @@ class OneThreadClaims(ClaimSet):
             return super().reproduce(scale=scale, claims=claims, out=out, seed=seed, device=device)
         finally:
             torch.set_num_threads(before)
-            gc.unfreeze()  # a study froze what was loaded
 
 
 claims = OneThreadClaims("spin-diffusion")
