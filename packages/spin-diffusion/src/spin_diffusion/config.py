@@ -27,6 +27,8 @@ class Optimization:
         warmup_steps: of a linear rise; at most all steps but one.
         train_batch_size: pairs an update, over all processes and accumulated.
         per_device_train_batch_size: pairs a forward pass.
+        reference_batch_size: pairs a pass of ref_mode `table`, which has no gradient and room for more; 0 takes the
+            batches of training, whose numbers agree with a copy's to the last bit.
         optim: `adamw`, or `adamw8bit` of the package bitsandbytes.
         adam_beta1: of Adam.
         adam_beta2: of Adam.
@@ -46,6 +48,7 @@ class Optimization:
     warmup_steps: int = 200
     train_batch_size: int = 2048
     per_device_train_batch_size: int = 8
+    reference_batch_size: int = 0
     optim: Literal["adamw", "adamw8bit"] = "adamw"
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -66,7 +69,7 @@ class Optimization:
         for name in ("train_batch_size", "per_device_train_batch_size", "save_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm"):
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "reference_batch_size"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):

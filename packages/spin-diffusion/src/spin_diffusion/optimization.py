@@ -74,6 +74,7 @@ def train(
     optimizer = make_optimizer(list(trained.values()), settings, rate)
     scorer: nn.Module = DenoisingErrors(net)
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
+    stepper, weights = _bare(optimizer, accelerator), list(scorer.parameters())
     average = [weight.detach().clone() for weight in trained.values()] if settings.ema_decay else []
     done = 0
     if state is not None and state.exists():
@@ -85,7 +86,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         metrics = accumulate(scorer, number)
-        _apply(scorer, optimizer, settings, accelerator, metrics, number)
+        _apply(weights, stepper, settings, accelerator, metrics, number)
         if number == 0 and expected_first_loss is not None:
             check_first_loss(metrics["loss"], expected_first_loss, settings)
         for kept, weight in zip(average, trained.values(), strict=False):
@@ -100,7 +101,7 @@ def train(
     with torch.no_grad():
         for kept, weight in zip(average, trained.values(), strict=False):
             weight.copy_(kept)
-    accelerator.free_memory()
+    _release(accelerator)
 
 
 def pairs_or_items(
@@ -153,10 +154,30 @@ class Means:
         return dict(zip(names, (totals / self.items).tolist(), strict=True))
 
 
+def _bare(optimizer: Any, accelerator: Any) -> Any:
+    """The optimiser itself where accelerate's wrapper does nothing but look for other packages, at every update."""
+    plain = accelerator.distributed_type in ("NO", "MULTI_GPU", "MULTI_CPU") and accelerator.scaler is None
+    return getattr(optimizer, "optimizer", optimizer) if plain else optimizer
+
+
+def _release(accelerator: Any) -> None:
+    """Let accelerate forget network and optimiser; its own way also collects garbage, a second where much is loaded."""
+    if accelerator.device.type == "cpu" and accelerator.distributed_type in ("NO", "MULTI_CPU"):
+        accelerator._models.clear()
+        accelerator._optimizers.clear()
+    else:
+        accelerator.free_memory()
+
+
 def _apply(
-    scorer: nn.Module, optimizer: Any, settings: Optimization, accelerator: Any, metrics: dict[str, float], number: int
+    weights: list[nn.Parameter],
+    optimizer: Any,
+    settings: Optimization,
+    accelerator: Any,
+    metrics: dict[str, float],
+    number: int,
 ) -> None:
-    norm = accelerator.clip_grad_norm_(scorer.parameters(), settings.max_grad_norm or math.inf)
+    norm = accelerator.clip_grad_norm_(weights, settings.max_grad_norm or math.inf)
     metrics["grad_norm"] = float(norm)
     half = accelerator.scaler is not None  # its scale falls where a gradient overflows, and that update is left out
     if not math.isfinite(metrics["loss"]) or not (half or math.isfinite(metrics["grad_norm"])):

@@ -7,6 +7,7 @@ numbers can be computed before training, by the network itself: no second model 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from spin_diffusion.batches import Batch, Source
 from spin_diffusion.config import Optimization
 from spin_diffusion.denoiser import DenoisingErrors
+from spin_diffusion.lora import lora_layers
 from spin_diffusion.optimization import micro_batches
 
 Reference = Callable[[Batch], Float[Tensor, "member item"]]
@@ -112,7 +114,8 @@ def reference_table(
 ) -> Float[Tensor, "position column"]:
     """Every reference error of an iteration, from the network as it is before training.
 
-    The passes have the very batches that training will have, so that the numbers agree with a copy's to the last bit.
+    The passes have the very batches that training will have, so that the numbers agree with a copy's to the last bit,
+    or larger ones (`reference_batch_size`), and then to rounding.
 
     Args:
         net: the opponent.
@@ -134,12 +137,12 @@ def reference_table(
             parts.append(load_file(part)["errors"])
             continue
         found = torch.zeros(len(steps) * size, source.num_parts * source.members, device=accelerator.device)
-        for step in steps:
-            for positions, weights in micro_batches(step, settings, accelerator):
+        for positions, weights in _passes(steps, settings, accelerator):
+            with adapters_off(net) if lora_layers(net) else nullcontext():
                 errors = torch.cat([scorer(part) for part in source.parts(positions, accelerator.device)]).T
-                counted = torch.tensor(weights, device=found.device) > 0
-                rows = torch.tensor(positions, device=found.device) - start * size
-                found[rows[counted]] = errors[counted]
+            counted = torch.tensor(weights, device=found.device) > 0
+            rows = torch.tensor(positions, device=found.device) - start * size
+            found[rows[counted]] = errors[counted]
         parts.append(accelerator.reduce(found, reduction="sum").cpu())
         if part is not None:
             _save(part, parts[-1], accelerator)
@@ -151,6 +154,18 @@ def reference_table(
                 part.unlink()
         accelerator.wait_for_everyone()
     return table
+
+
+def _passes(steps: range, settings: Optimization, accelerator: Any) -> Iterator[tuple[list[int], list[float]]]:
+    """Positions of some updates that one pass takes, and which of them count."""
+    batches = [batch for step in steps for batch in micro_batches(step, settings, accelerator)]
+    if not settings.reference_batch_size:
+        yield from batches
+        return
+    positions, weights = (list(chain.from_iterable(each)) for each in zip(*batches, strict=True))
+    for begin in range(0, len(positions), settings.reference_batch_size):
+        end = begin + settings.reference_batch_size
+        yield positions[begin:end], weights[begin:end]
 
 
 def make_reference(

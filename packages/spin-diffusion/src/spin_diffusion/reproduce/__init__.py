@@ -4,7 +4,7 @@ Exact statements on families with closed forms (`exact`, `families`), then train
 (`digits`, `baselines`) and, with a class-conditional UNet of diffusers, digits and MNIST (`unets`).
 """
 
-from spin_diffusion.reproduce import exact, families, unets
+from spin_diffusion.reproduce import baselines, digits, exact, families, unets
 from spin_diffusion.reproduce.registry import claims
 
-__all__ = ["claims", "exact", "families", "unets"]
+__all__ = ["baselines", "claims", "digits", "exact", "families", "unets"]

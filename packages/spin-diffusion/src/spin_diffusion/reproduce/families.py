@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from shared_core.claims import Context, Measurement
@@ -164,7 +165,7 @@ def exact_objective(context: Context) -> Measurement:
         ratios.append((moved - before) / (gone - before))
         approach = play_trajectories(Moments(0.0, 1.0), 10, more, pairs, updates, 0.2, seed)
         left = [((theta.mean - DATA.mean) ** 2 + (theta.variance - DATA.variance) ** 2) ** 0.5 for theta in approach]
-        approaching = approaching and all(b < a for a, b in zip(left, left[1:], strict=False))
+        approaching = approaching and all(b < a for a, b in pairwise(left))
         notes.append(f"(4.8) stays at ({exact[-1].mean:.3f}, {exact[-1].variance:.3f}), generated variance {moved:.3f}; "
                      f"(4.9) {before:.3f} -> {gone:.3f}; from (0, 1): distance {listed(left, 2)}")  # fmt: skip
     value, interval = spread(ratios)
@@ -254,7 +255,7 @@ def mixture_self_play(context: Context) -> Measurement:
             curve.append(total_variation(net, data))
         curves.append(curve)
     value, interval = spread([curve[-1] / curve[0] for curve in curves])
-    falling = all(b < a for curve in curves for a, b in zip(curve, curve[1:], strict=False))
+    falling = all(b < a for curve in curves for a, b in pairwise(curve))
     figure, axes = new_figure("Two-component mixture, ideal sampler", "iteration", "total variation to the data")
     for seed, curve in enumerate(curves):
         axes.plot(curve, "o-", markersize=3, label=f"seed {seed}")

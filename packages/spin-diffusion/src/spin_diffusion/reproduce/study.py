@@ -17,7 +17,7 @@ from spin_diffusion.opponents import generate_opponents
 from spin_diffusion.processes import make_accelerator
 from spin_diffusion.reproduce.networks import CLASSES, Classifier, Digits, log_probability
 from spin_diffusion.sampling import sample
-from spin_diffusion.schedules import NoiseSchedule, schedule_of
+from spin_diffusion.schedules import Schedule, schedule_of
 from spin_diffusion.self_play import SPINTrainer
 from spin_diffusion.supervised import fine_tune, prefer
 from spin_diffusion.training_set import TensorRows, TrainingSet
@@ -68,6 +68,7 @@ class Study:
         seed: of every draw.
         count: samples of an evaluation.
         sampling_steps: of the deployed sampler.
+        scheduler: `pixel_scheduler()` by default.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Study:
         seed: int,
         count: int,
         sampling_steps: int = 10,
+        scheduler: Any = None,
     ) -> None:
         self.data, self.classifier, self.start, self.seed = data, classifier, start, seed
         self.count, self.sampling_steps = count, sampling_steps
-        self.scheduler = pixel_scheduler()
+        self.scheduler = scheduler or pixel_scheduler()
         self.accelerator = make_accelerator("float32", cpu=next(start.parameters()).device.type == "cpu")
         self.null = {name: condition[-1:]}
         self.train = TrainingSet.of(data.train, {name: condition[:-1]}, self.null, data.train_labels)
@@ -218,12 +220,12 @@ def held_out_error(net: nn.Module, study: Study, draws: int = 20) -> float:
         noise = torch.randn(images.shape, generator=generator)
         found = net(schedule.add_noise(images, noise, steps), steps, **{name: rows.parts[0][labels]})
         prediction = found if isinstance(found, Tensor) else found.sample
-        total += float(denoising_error(prediction, noise).mean()) / draws
+        total += float(denoising_error(prediction, schedule.target(images, noise, steps)).mean()) / draws
     return total
 
 
 def pretrain(
-    net: nn.Module, data: Digits, schedule: NoiseSchedule, updates: int, rate: float, seed: int, batch: int = 64
+    net: nn.Module, data: Digits, schedule: Schedule, updates: int, rate: float, seed: int, batch: int = 64
 ) -> None:
     """Supervised training of a network with `class_labels` from nothing, one label in ten dropped, in place.
 
@@ -239,6 +241,7 @@ def pretrain(
         steps = torch.randint(schedule.num_steps, (batch,), generator=g)
         noise = torch.randn(batch, *data.train.shape[1:], generator=g)
         noised = schedule.add_noise(data.train[rows], noise, steps)
+        target = schedule.target(data.train[rows], noise, steps)
         optimizer.zero_grad()
-        denoising_error(net(noised, steps, class_labels=labels), noise).mean().backward()
+        denoising_error(net(noised, steps, class_labels=labels), target).mean().backward()
         optimizer.step()
