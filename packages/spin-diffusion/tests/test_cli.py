@@ -155,6 +155,12 @@ def test_a_class_conditional_unet_without_text(spin: Any, unet: Any, tmp_path: P
     code, out, err = spin("run", "pixels", "d.npz", "--iterations", 1, "--held-out", 2, "--out", "run", *QUICK)
     assert code == 0, err
     assert "loss 0.6931 -> " in out
+    player = ["--player", "run/iter_0/model", "--num-inference-steps", 2, "--device", "cpu", "--quiet"]
+    code, out, err = spin("sample", "pixels", "--prompts", "3,5", "--out", "digits", *player)
+    assert (code, out) == (0, "digits: 2 images\n"), err
+    code, _, err = spin("sample", "pixels", "--prompts", "cat", "--out", "cats", *player)
+    assert code == 2
+    assert "'cat' is no class of pixels, which has 0 .. 10" in err
 
 
 def test_scores_by_a_clip_model_from_a_folder(spin: Any, toys: Path, tmp_path: Path) -> None:

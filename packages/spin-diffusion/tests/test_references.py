@@ -1,5 +1,6 @@
 """T6: copy, adapter and table are one reference; merged and summed adapters are the trained ones."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_all_references_give_the_same_losses_and_the_same_players(
         assert [item.last for item in game] == [item.last for item in games[0]]
         for one, other in zip(net.parameters(), nets[0].parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_larger_reference_pass_changes_nothing_but_rounding(unet: Any, images: Any) -> None:
+    small = config("table")
+    large = replace(small, optimization=replace(small.optimization, reference_batch_size=16))
+    for one, other in zip(played(unet(), images, small), played(unet(), images, large), strict=True):
+        assert other.last["loss"] == pytest.approx(one.last["loss"], abs=1e-3)
+        assert other.first["loss"] == pytest.approx(0.6931472, abs=1e-4)
 
 
 def test_with_lora_the_opponent_of_iteration_two_is_theta_1_and_not_the_base(unet: Any, images: Any) -> None:

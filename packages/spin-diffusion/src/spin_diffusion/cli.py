@@ -44,6 +44,7 @@ def run(
     warmup_steps: int | None = None,
     train_batch_size: int | None = None,
     per_device_train_batch_size: int | None = None,
+    reference_batch_size: int | None = None,
     optim: Literal["adamw", "adamw8bit"] | None = None,
     weight_decay: float | None = None,
     max_grad_norm: float | None = None,
@@ -103,6 +104,7 @@ def run(
         warmup_steps: of the learning rate.
         train_batch_size: pairs an update, over all processes and accumulated.
         per_device_train_batch_size: pairs a forward pass.
+        reference_batch_size: pairs a pass of ref_mode table; 0 takes the batches of training.
         optim: the optimiser.
         weight_decay: decoupled.
         max_grad_norm: gradients are scaled down to it; 0 leaves them.
@@ -143,7 +145,8 @@ def run(
         samples_per_prompt=samples_per_prompt, caption_dropout=caption_dropout, ref_mode=ref_mode, guard=guard,
         guard_limit=guard_limit, held_out_limit=held_out_limit, learning_rate=learning_rate,
         max_train_steps=max_train_steps, lr_schedule=lr_schedule, warmup_steps=warmup_steps,
-        train_batch_size=train_batch_size, per_device_train_batch_size=per_device_train_batch_size, optim=optim,
+        train_batch_size=train_batch_size, per_device_train_batch_size=per_device_train_batch_size,
+        reference_batch_size=reference_batch_size, optim=optim,
         weight_decay=weight_decay, max_grad_norm=max_grad_norm, ema_decay=ema_decay, precision=precision,
         gradient_checkpointing=gradient_checkpointing, channels_last=channels_last,
         save_steps=save_steps, scheduler=scheduler, num_inference_steps=num_inference_steps,
@@ -542,7 +545,7 @@ def sample(
 
     Args:
         model: a pipeline's folder or hub id.
-        prompts: separated by commas, a JSON list, or one file with a prompt a line.
+        prompts: separated by commas, a JSON list, or one file with a prompt a line; for a UNet with classes their numbers.
         out: folder of the run.
         player: folder or hub id of a UNet or LoRA (RUN/iter_2/model).
         count: images a prompt.

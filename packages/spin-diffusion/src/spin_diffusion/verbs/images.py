@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spin_diffusion.checkpoints import atomic_folder
 from spin_diffusion.config import Sampler, SPINConfig
+from spin_diffusion.denoiser import Condition
 from spin_diffusion.evaluation import compare_scores, decoded, distances, make_features, score_summary, scores
 from spin_diffusion.opponents import generate_opponents
 from spin_diffusion.pictures import save_picture
@@ -37,10 +38,7 @@ def sample(
     accelerator = open_device(device, "float32", seed)
     texts = _prompts(prompts)
     parts = load_parts(model, player)
-    if parts.kind == "pixels" and texts:
-        raise InputError(f"{model} takes no prompts")
-    if parts.kind != "pixels" and not texts:
-        raise InputError("give --prompts, or a file of them, one a line")
+    _check_prompts(parts, texts)
     settings = {
         "verb": "sample", "model": model, "player": player, "prompts": texts, "count": count, "resolution": resolution,
         "seed": seed, "sampler": asdict(sampler),
@@ -144,9 +142,38 @@ def _draw(
     parts.encoders_to(device)
     parts.net.to(device).eval()
     shape = (int(parts.net.config.in_channels), side // parts.vae_factor, side // parts.vae_factor)  # type: ignore[union-attr,arg-type] # diffusers' configuration
-    condition, null = parts.encode_prompts([texts[index] for index, _ in rows], side) if texts else ({}, None)
+    condition, null = _conditions(parts, [texts[index] for index, _ in rows], side) if texts else ({}, None)
     seeds = [image_seed(seed, 0, *row) for row in rows]
     return parts.decode(sample_latents(parts.net, parts.scheduler, condition, null, sampler, seeds, shape))
+
+
+def _check_prompts(parts: Parts, texts: Sequence[str]) -> None:
+    """Texts for a pipeline with a text encoder, numbers of classes for a UNet that has them, else nothing."""
+    if parts.kind != "pixels" and not texts:
+        raise InputError("give --prompts, or a file of them, one a line")
+    if parts.kind != "pixels":
+        return
+    classes = _classes(parts)
+    if classes == 0 and texts:
+        raise InputError(f"{parts.source} takes no prompts")
+    if classes and not texts:
+        raise InputError(f"{parts.source} has classes: give their numbers as --prompts")
+    for text in texts:
+        if not text.isdigit() or int(text) >= classes:
+            raise InputError(f"prompts: {text!r} is no class of {parts.source}, which has 0 .. {classes - 1}")
+
+
+def _classes(parts: Parts) -> int:
+    config = parts.net.config
+    return int(config.num_class_embeds or 0)  # type: ignore[union-attr,arg-type] # diffusers' configuration
+
+
+def _conditions(parts: Parts, texts: Sequence[str], side: int) -> tuple[Condition, Condition | None]:
+    if parts.kind != "pixels":
+        return parts.encode_prompts(texts, side)
+    # the last class is the condition without a class, as in training
+    last = torch.tensor([_classes(parts) - 1])
+    return {"class_labels": torch.tensor([int(text) for text in texts])}, {"class_labels": last}
 
 
 def _judged(
