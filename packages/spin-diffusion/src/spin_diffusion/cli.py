@@ -545,7 +545,7 @@ def sample(
 
     Args:
         model: a pipeline's folder or hub id.
-        prompts: separated by commas, a JSON list, or one file with a prompt a line; for a UNet with classes their numbers.
+        prompts: separated by commas, a JSON list, or one file with a prompt a line; classes of a UNet alone.
         out: folder of the run.
         player: folder or hub id of a UNet or LoRA (RUN/iter_2/model).
         count: images a prompt.
