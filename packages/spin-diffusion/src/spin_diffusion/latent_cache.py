@@ -72,6 +72,7 @@ def prepare_cache(
     }  # fmt: skip
     _begin(folder, header)
     if (folder / DONE).exists():
+        _remove_lists(folder)  # a kill may have come before they were removed
         return folder
     records = _chosen(read_records(data, pairs), dedup_prompts, limit)
     skipped = _encode_images(parts, records, folder, header, on_error)
@@ -85,8 +86,7 @@ def prepare_cache(
     lines = [json.dumps(row | {"prompt": number[row["text"]]}, ensure_ascii=False) for row in rows]
     write_text(folder / ITEMS, "".join(line + "\n" for line in lines))
     write_json(folder / DONE, {"items": len(rows), "prompts": len(prompts), "skipped": skipped})
-    for file in folder.glob("items.*.json"):
-        file.unlink()
+    _remove_lists(folder)
     if skipped:
         log.warning("%s: %d unusable records skipped, %d kept", data, skipped, len(rows))
     return folder
@@ -154,6 +154,11 @@ def encoders_fingerprint(parts: Parts) -> str:
     names = ("vae", "text_encoder", "text_encoder_2")
     found = [getattr(parts.pipe, name, None) for name in names]
     return hashlib.sha256("".join(fingerprint(part) for part in found if part is not None).encode()).hexdigest()[:16]
+
+
+def _remove_lists(folder: Path) -> None:
+    for file in folder.glob("items.*.json"):
+        file.unlink()
 
 
 def _begin(folder: Path, header: dict[str, Any]) -> None:

@@ -126,6 +126,7 @@ def reference_table(
         path: file of the table; parts beside it are what a killed pass goes on from.
     """
     if path is not None and path.exists():
+        _remove_parts(path, accelerator)  # a kill may have come before they were removed
         return load_file(path)["errors"]
     scorer = CopyReference(net, accelerator.autocast, frozen=True)
     size = settings.train_batch_size
@@ -149,10 +150,7 @@ def reference_table(
     table = torch.cat(parts)
     if path is not None:
         _save(path, table, accelerator)
-        if accelerator.is_main_process:
-            for part in path.parent.glob(f"{path.stem}.*.part.safetensors"):
-                part.unlink()
-        accelerator.wait_for_everyone()
+        _remove_parts(path, accelerator)
     return table
 
 
@@ -205,6 +203,13 @@ def check_alike(net: nn.Module, other: nn.Module) -> None:
             raise InputError(f"reference and policy are different networks: {name} is not the same in both")
         if ours[name].dtype != theirs[name].dtype:
             raise InputError(f"{name} is {ours[name].dtype} in the policy and {theirs[name].dtype} in the reference")
+
+
+def _remove_parts(path: Path, accelerator: Any) -> None:
+    if accelerator.is_main_process:
+        for part in path.parent.glob(f"{path.stem}.*.part.safetensors"):
+            part.unlink()
+    accelerator.wait_for_everyone()
 
 
 def _save(path: Path, errors: Tensor, accelerator: Any) -> None:

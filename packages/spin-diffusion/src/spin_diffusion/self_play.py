@@ -177,6 +177,8 @@ class SPINTrainer:
         path = self._file(number, "iteration.json")
         if path is None or not path.exists():
             return None
+        if self.accelerator.is_main_process:  # a kill may have come before it was removed
+            (path.parent / "state.safetensors").unlink(missing_ok=True)
         if self.config.lora.rank:
             self._take_adapter(number, load_file(path.parent / "adapter.safetensors"))
         else:
