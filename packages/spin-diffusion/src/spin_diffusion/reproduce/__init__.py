@@ -4,7 +4,8 @@ Exact statements on families with closed forms (`exact`, `families`), then train
 (`digits`, `baselines`) and, with a class-conditional UNet of diffusers, digits and MNIST (`unets`).
 """
 
-from spin_diffusion.reproduce import baselines, digits, exact, families, unets
+# in the order in which the claims are to be listed
+from spin_diffusion.reproduce import exact, families, digits, baselines, unets  # isort: skip
 from spin_diffusion.reproduce.registry import claims
 
 __all__ = ["baselines", "claims", "digits", "exact", "families", "unets"]

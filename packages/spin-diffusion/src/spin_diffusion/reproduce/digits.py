@@ -22,8 +22,8 @@ from spin_diffusion.schedules import schedule_of
 log = logging.getLogger(__name__)
 RECIPE = Recipe(updates=80, pairs=64, rate=1e-4, beta=2000.0, guidance=2.0)
 TRIED = (
-    "settings: rate and beta are the better of 2 pairs on another seed and split, v-prediction was preferred to epsilon "
-    "with clipping there, and the length of SFT was set there"
+    "settings: rate and beta are the better of 2 pairs on another seed and split, v-prediction was preferred to "
+    "epsilon with clipping there, and the length of SFT was set there"
 )
 # updates and peak rate of each stage of SFT
 STAGES = ((3000, 2e-3), (2000, 1e-3), (2000, 5e-4))
@@ -153,7 +153,7 @@ def curve(runs: Sequence[Sequence[Scores]]) -> str:
 def sft_plateau(context: Context) -> Measurement:
     """Continued on the same data; the held-out denoising error says how much is left to learn."""
     before, small = start(context), [scores[1] for scores in continued(context)]
-    rate, updates = STAGES[-1][1], 3 * total(context)
+    rate, updates = STAGES[-1][1], 2 * total(context)
 
     def long(each: Study) -> list[Scores]:
         net = each.continued(recipe(context), updates, rate)
@@ -191,7 +191,7 @@ def first_iteration(context: Context) -> Measurement:
 
 @claims.add(
     "past-sft",
-    statement="Further iterations go on: self-play ends well past SFT on the same images and the same number of updates.",
+    statement="Further iterations go on: self-play ends well past SFT of the same images and number of updates.",
     where="abstract; tables of the main comparison",
     quantity="Fréchet distance after all iterations / after SFT continued for as many updates",
     expected="< 1 for every seed, in features and in pixels, and every iteration's mean is better than the last one's",
@@ -202,7 +202,7 @@ def past_sft(context: Context) -> Measurement:
     ours = [scores[-1] for scores in runs]
     value, interval = spread(ratios(ours, theirs))
     pixels = max(a.pixels / b.pixels for a, b in zip(ours, theirs, strict=True))
-    means = [spread([s.features for s in scores])[0] for scores in zip(start(context), *runs, strict=True)]
+    means = [spread([s.features for s in scores])[0] for scores in (start(context), *zip(*runs, strict=True))]
     falling = all(later < earlier for earlier, later in pairwise(means))
     each = study(context, 0)
     more = {

@@ -109,7 +109,7 @@ def distances(path: list[Moments], sampling_steps: int) -> list[float]:
 
 @claims.add(
     "gaussian-self-play",
-    statement="From the optimum of SFT, which a coarse sampler leaves away from the data, self-play goes on to the data.",
+    statement="From the optimum of SFT, which a coarse sampler keeps away from the data, self-play goes on to it.",
     where="SFT plateaus, self-play does not (abstract); stationary point p_theta = p_data",
     quantity="W2 of generated samples to the data after 16 iterations (SFT optimum: 0.2383), N = 5 DDIM steps",
     expected="< 0.02 for every seed, and theta within 0.03 of the closed-form fixed point (1.50478, 0.61594)",
@@ -134,8 +134,8 @@ def gaussian_self_play(context: Context) -> Measurement:
         value,
         holds=(interval[1] < 0.02 and off < 0.03) if context.scale != "smoke" else None,
         uncertainty=interval,
-        note=f"{SPREAD_NOTE}; mean W2 by iteration: {listed(mean_curve)}; theta is off by at most {off:.4f}; beta {BETA:g}, "
-        f"{iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and updates were "
+        note=f"{SPREAD_NOTE}; mean W2 by iteration: {listed(mean_curve)}; theta is off by at most {off:.4f}; beta "
+        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and updates were "
         "tried on another seed"
         + ("; two iterations of a few updates decide nothing" if context.scale == "smoke" else ""),
         figures=(context.save_figure("gaussian-self-play", figure),),
@@ -144,11 +144,11 @@ def gaussian_self_play(context: Context) -> Measurement:
 
 @claims.add(
     "exact-objective",
-    statement="The exact objective (4.8) cannot leave an optimum of SFT and leads to it from elsewhere; the approximate "
-    "one (4.9), on the same sampler, leaves it towards the data.",
+    statement="The exact objective (4.8) cannot leave an optimum of SFT and leads to it from elsewhere; the "
+    "approximate one (4.9), on the same sampler, leaves it towards the data.",
     where="eqs. (4.8) and (4.9); derived (S5, S6)",
-    quantity="change of generated variance (data: 0.25) under (4.8) / under (4.9), from the SFT optimum, N = 10, eta = 1",
-    expected="|ratio| < 0.1 for every seed; from (0, 1) the distance to the SFT optimum falls in every iteration of (4.8)",
+    quantity="change of generated variance (data: 0.25) under (4.8) / under (4.9), from SFT's optimum, N = 10, eta = 1",
+    expected="|ratio| < 0.1 for every seed; from (0, 1) the distance to SFT's optimum falls in every iteration",
 )
 def exact_objective(context: Context) -> Measurement:
     """Nine iterations of each from (1.5, 0.25), and a few of (4.8) from (0, 1)."""
@@ -166,7 +166,7 @@ def exact_objective(context: Context) -> Measurement:
         approach = play_trajectories(Moments(0.0, 1.0), 10, more, pairs, updates, 0.2, seed)
         left = [((theta.mean - DATA.mean) ** 2 + (theta.variance - DATA.variance) ** 2) ** 0.5 for theta in approach]
         approaching = approaching and all(b < a for a, b in pairwise(left))
-        notes.append(f"(4.8) stays at ({exact[-1].mean:.3f}, {exact[-1].variance:.3f}), generated variance {moved:.3f}; "
+        notes.append(f"(4.8) stays at ({exact[-1].mean:.3f}, {exact[-1].variance:.3f}), generates {moved:.3f}; "
                      f"(4.9) {before:.3f} -> {gone:.3f}; from (0, 1): distance {listed(left, 2)}")  # fmt: skip
     value, interval = spread(ratios)
     holds = max(abs(ratio) for ratio in ratios) < 0.1 and approaching
@@ -195,11 +195,11 @@ def mixture_data() -> MixtureDenoiser:
     statement="With an ideal sampler the opponent is beyond improvement exactly when it generates the data: there the "
     "loss is least at the opponent for every other player, and elsewhere its gradient does not vanish.",
     where="theorem on the stationary point (sufficiency and necessity)",
-    quantity="norm of the gradient of (4.9) at the opponent: at p_theta = p_data, beside the least over 40 random players",
+    quantity="norm of the gradient of (4.9) at the opponent: at p_theta = p_data, and the least of 40 random players",
     expected="< 0.01 at p_data, > 0.2 elsewhere; at p_data no random player has a loss below log 2",
 )
 def mixture_equilibrium(context: Context) -> Measurement:
-    """Two-component mixtures with exact denoiser; common random draws on both sides of a gradient."""
+    """Two-component mixtures with exact denoiser."""
     count = context.at(20_000, 400_000, 4_000_000)
     data, g = mixture_data(), torch.Generator().manual_seed(context.seed)
     players = []
@@ -223,11 +223,11 @@ def mixture_equilibrium(context: Context) -> Measurement:
 
 
 def gradient_norm(opponent: MixtureDenoiser, data: MixtureDenoiser, count: int, seed: int) -> float:
-    """Norm of the gradient of (4.9) at theta = theta_k; real and synthetic draws come from the same random numbers."""
-    draws = [player.draw(count, torch.Generator().manual_seed(seed)) for player in (data, opponent)]
+    """Norm of the gradient of (4.9) at theta = theta_k, from independent real and synthetic draws."""
+    draws = [player.draw(count, torch.Generator().manual_seed(seed + i)) for i, player in enumerate((data, opponent))]
     total = torch.zeros(6, dtype=torch.float64)
     parts = max(1, count // 20_000)
-    g = torch.Generator().manual_seed(seed + 1)
+    g = torch.Generator().manual_seed(seed + 2)
     for real, synthetic in zip(draws[0].chunk(parts), draws[1].chunk(parts), strict=True):
         loss = pair_loss(opponent, opponent, real, synthetic, g)
         gradients = torch.autograd.grad(loss, list(opponent.parameters()))
