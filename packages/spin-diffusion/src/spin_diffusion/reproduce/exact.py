@@ -101,8 +101,8 @@ def _gradient(theta: Moments, alphas: torch.Tensor, steps: list[int]) -> float:
 
 @claims.add(
     "contraction",
-    statement="With the exact objective and the logistic link, p_{k+1} is proportional to p_k (p_data / p_k)^(1/lambda): "
-    "errors shrink by 1 - 1/lambda in every iteration, and at lambda = 1 one iteration is enough.",
+    statement="With the exact objective and the logistic link, p_{k+1} is proportional to p_k (p_data / p_k)^(1/lambda)"
+    ": errors shrink by 1 - 1/lambda in every iteration, and at lambda = 1 one iteration is enough.",
     where="closed form of the opponent's update; derived for a chain of shifted kernels (S4)",
     quantity="largest |error / first error - (1 - 1/lambda)^k| over lambda = 1, 2, 5 and five iterations",
     expected="< 1e-6",

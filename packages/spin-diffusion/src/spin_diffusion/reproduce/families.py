@@ -135,8 +135,8 @@ def gaussian_self_play(context: Context) -> Measurement:
         holds=(interval[1] < 0.02 and off < 0.03) if context.scale != "smoke" else None,
         uncertainty=interval,
         note=f"{SPREAD_NOTE}; mean W2 by iteration: {listed(mean_curve)}; theta is off by at most {off:.4f}; beta "
-        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and updates were "
-        "tried on another seed"
+        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and updates "
+        "were tried on another seed"
         + ("; two iterations of a few updates decide nothing" if context.scale == "smoke" else ""),
         figures=(context.save_figure("gaussian-self-play", figure),),
     )
@@ -200,17 +200,17 @@ def mixture_data() -> MixtureDenoiser:
 )
 def mixture_equilibrium(context: Context) -> Measurement:
     """Two-component mixtures with exact denoiser."""
-    count = context.at(20_000, 400_000, 4_000_000)
+    count = context.at(20_000, 1_600_000, 4_000_000)
     data, g = mixture_data(), torch.Generator().manual_seed(context.seed)
     players = []
     for _ in range(40):
         w, a, b, s, t = torch.rand(5, dtype=torch.float64, generator=g).tolist()
         players.append(mixture(0.15 + 0.7 * w, (-2.5 + 2 * a, 0.2 + 0.8 * s), (0.5 + 2 * b, 0.2 + 0.8 * t)))
     at_data = gradient_norm(data, data, count, context.seed)
-    elsewhere = [gradient_norm(player, data, count // 10, context.seed) for player in players]
+    elsewhere = [gradient_norm(player, data, count // 40, context.seed) for player in players]
     losses = []
     for player in players:
-        real, synthetic = (data.draw(count // 10, g) for _ in range(2))
+        real, synthetic = (data.draw(count // 40, g) for _ in range(2))
         with torch.no_grad():
             losses.append(pair_loss(player, data, real, synthetic, g).item())
     least = min(losses) - torch.log(torch.tensor(2.0)).item()
