@@ -40,6 +40,9 @@ class Optimization:
         gradient_checkpointing: recompute activations in the backward pass.
         channels_last: memory layout of convolutions.
         save_steps: updates between states that a killed run goes on from.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     learning_rate: list[float] = field(default_factory=lambda: [2e-5])
@@ -91,6 +94,9 @@ class Sampler:
         guidance_rescale: phi of Lin et al. 2023; 0 is none.
         eta: noise of DDIM's steps; 0 is deterministic.
         batch_size: images sampled together.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     scheduler: SchedulerName = "deployed"
@@ -122,6 +128,9 @@ class Lora:
         rank: of the update of each adapted layer.
         alpha: the update is scaled by alpha / rank.
         targets: names of the adapted layers; by default the projections of every attention.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     rank: int = 0
@@ -163,6 +172,9 @@ class SPINConfig:
         sampler: of opponents and evaluation.
         lora: rank 0 trains all weights.
         seed: of every draw.
+
+    Raises:
+        InputError: for a value out of its range, or settings that exclude one another, naming them.
     """
 
     iterations: int = 3
@@ -241,6 +253,9 @@ def preset(name: Preset) -> SPINConfig:
 
     The cards give learning rate 2e-5, batch 2048, AdamW, 200 warm-up of 500 steps, linear decay. beta and the sampler's
     number of steps are assumptions (see recipes/).
+
+    Raises:
+        InputError: for another name.
     """
     if name == "paper":
         return SPINConfig(

@@ -28,7 +28,11 @@ class Rows(Protocol):
 
 
 class TensorRows:
-    """Rows of one or more tensors, one after the other (memory-mapped files of a cache look like this)."""
+    """Rows of one or more tensors, one after the other (memory-mapped files of a cache look like this).
+
+    Raises:
+        InputError: for no rows, or rows of different shapes.
+    """
 
     def __init__(self, *parts: Tensor) -> None:
         self.parts = [part for part in parts if len(part)]
@@ -72,6 +76,9 @@ class TrainingSet:
         null: the condition without a prompt, one row each; needed by guidance and caption dropout.
         ids: name of each item, for messages.
         prompts: text of each prompt, where there is one.
+
+    Raises:
+        InputError: if their lengths do not match.
     """
 
     latents: Rows
@@ -123,7 +130,11 @@ class TrainingSet:
         return {name: rows.take(prompts) for name, rows in self.conditions.items()}
 
     def subset(self, items: Sequence[int]) -> "TrainingSet":
-        """Those items, in that order."""
+        """Those items, in that order.
+
+        Raises:
+            InputError: for none.
+        """
         chosen = torch.as_tensor(items, dtype=torch.long)
         if not len(chosen):
             raise InputError("no items are left to train on")

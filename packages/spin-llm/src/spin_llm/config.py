@@ -31,6 +31,9 @@ class Optimization:
         gradient_checkpointing: recompute activations in the backward pass.
         precision: float32, or bfloat16 autocast.
         save_steps: steps between states that a killed run goes on from.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     optim: Optim = "rmsprop"
@@ -91,6 +94,9 @@ class SPINConfig:
         stop_when_indistinguishable: end early where held-out accuracy is within its error of 1/2.
         stop_when_worse: end early where held-out NLL rose by more than two standard errors (paired).
         seed: of the order of the data, of every sample, and of LoRA's start.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     iterations: int = 4
@@ -149,6 +155,9 @@ def of_iteration(values: list[float], iteration: int) -> float:
 def preset(name: Preset) -> SPINConfig:
     """`paper`: the published settings (row length 2048 is our reading); `official`: the authors' scripts'; `small`: a
     135M model on CPUs.
+
+    Raises:
+        InputError: for another name.
     """
     if name == "paper":
         return SPINConfig(optimization=Optimization(precision="bfloat16"), limits=TokenLimits(2048, 1024))

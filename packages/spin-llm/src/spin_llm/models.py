@@ -31,6 +31,9 @@ class Lora:
         rank: of the update of each adapted layer.
         alpha: the update is scaled by alpha / rank.
         targets: names of the adapted layers; all linear ones by default.
+
+    Raises:
+        InputError: for a negative rank.
     """
 
     rank: int = 16
@@ -113,6 +116,9 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
     """Wrap a model in a LoRA adapter that is trained while the weights stay; rank 0 returns it with all trained.
 
     A model that comes with an adapter goes on training that one; with rank 0 it is merged in.
+
+    Raises:
+        InputError: for targets that the model does not have.
     """
     if lora.rank == 0:
         return (_merged(model) if hasattr(model, "peft_config") else model).requires_grad_(True)

@@ -28,6 +28,9 @@ class Sampler:
         top_k: so many tokens; 0 keeps all.
         max_new_tokens: a response is cut there, and then has no end token.
         batch_size: responses drawn together.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     temperature: float = 1.0

@@ -78,6 +78,9 @@ class SelfPlay:
         after: called with each finished `Iteration`.
         accelerator: accelerate's; made by default.
         reload: loads a saved player; needed where the weights are sharded over processes.
+
+    Raises:
+        InputError: for no examples.
     """
 
     def __init__(
@@ -265,7 +268,11 @@ class SelfPlay:
         return (_without_step(rows[0]), _without_step(rows[-1])) if rows else ({}, {})
 
     def become(self, folder: Path) -> None:
-        """Take the weights of a saved player."""
+        """Take the weights of a saved player.
+
+        Raises:
+            InputError: if the weights are sharded and there is no `reload`.
+        """
         if is_sharded(self.accelerator):
             if self.reload is None:
                 raise InputError("weights sharded over processes need `reload`, which loads a saved player")
