@@ -307,7 +307,8 @@ def _grid(context: Context) -> str:
         "after self-play": each.samples(player(context, 0), RECIPE.guidance)[:count],
     }
     for panel, (label, images) in zip(panels, shown.items(), strict=True):
-        panel.imshow(images.view(5, 8, 8, 8).permute(0, 2, 1, 3).reshape(40, 64), cmap="gray", vmin=-1, vmax=1)
+        framed = torch.nn.functional.pad(images.view(5, 8, 8, 8), (1, 1, 1, 1))
+        panel.imshow(framed.permute(0, 2, 1, 3).reshape(50, 80), cmap="gray", vmin=-1, vmax=1)
         panel.set_title(label)
         panel.set_axis_off()
     return context.save_figure("digits-samples", figure)
