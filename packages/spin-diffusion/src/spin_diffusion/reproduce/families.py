@@ -135,7 +135,7 @@ def gaussian_self_play(context: Context) -> Measurement:
         holds=(interval[1] < 0.02 and off < 0.03) if context.scale != "smoke" else None,
         uncertainty=interval,
         note=f"{SPREAD_NOTE}; mean W2 by iteration: {listed(mean_curve)}; theta is off by at most {off:.4f}; beta "
-        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and updates"
+        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs, updates"
         " were tried on another seed"
         + ("; two iterations of a few updates decide nothing" if context.scale == "smoke" else ""),
         figures=(context.save_figure("gaussian-self-play", figure),),
