@@ -8,6 +8,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -75,7 +76,9 @@ def study(context: Context, index: int) -> Study:
 def for_seeds(context: Context, key: str, run: Callable[[Study], list[Scores]]) -> list[list[Scores]]:
     """`run` for every seed, once per run of the claims."""
     count = context.at(1, NUM_SEEDS, NUM_SEEDS)
-    return [context.memo((key, index), lambda index=index: run(study(context, index))) for index in range(count)]
+    return [
+        context.memo((key, index), partial(lambda index: run(study(context, index)), index)) for index in range(count)
+    ]
 
 
 def self_play(context: Context) -> list[list[Scores]]:
@@ -307,7 +310,8 @@ def _grid(context: Context) -> str:
         "after self-play": each.samples(player(context, 0), RECIPE.guidance)[:count],
     }
     for panel, (label, images) in zip(panels, shown.items(), strict=True):
-        panel.imshow(images.view(5, 8, 8, 8).permute(0, 2, 1, 3).reshape(40, 64), cmap="gray", vmin=-1, vmax=1)
+        framed = torch.nn.functional.pad(images.view(5, 8, 8, 8), (1, 1, 1, 1))
+        panel.imshow(framed.permute(0, 2, 1, 3).reshape(50, 80), cmap="gray", vmin=-1, vmax=1)
         panel.set_title(label)
         panel.set_axis_off()
     return context.save_figure("digits-samples", figure)

@@ -135,8 +135,8 @@ def gaussian_self_play(context: Context) -> Measurement:
         holds=(interval[1] < 0.02 and off < 0.03) if context.scale != "smoke" else None,
         uncertainty=interval,
         note=f"{SPREAD_NOTE}; mean W2 by iteration: {listed(mean_curve)}; theta is off by at most {off:.4f}; beta "
-        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs and "
-        "updates were tried on another seed"
+        f"{BETA:g}, {iterations} iterations of {updates} updates on {pairs} pairs; 3 settings of rate, pairs, updates"
+        " were tried on another seed"
         + ("; two iterations of a few updates decide nothing" if context.scale == "smoke" else ""),
         figures=(context.save_figure("gaussian-self-play", figure),),
     )
@@ -182,7 +182,8 @@ def exact_objective(context: Context) -> Measurement:
 def mixture(weight: float, first: tuple[float, float], second: tuple[float, float]) -> MixtureDenoiser:
     """Two components (mean, deviation), the first with this weight."""
     values = ((weight, 1 - weight), (first[0], second[0]), (first[1], second[1]))
-    return MixtureDenoiser(*(torch.tensor(v, dtype=torch.float64) for v in values), SCHEDULE.alphas_cumprod)
+    weights, means, deviations = (torch.tensor(value, dtype=torch.float64) for value in values)
+    return MixtureDenoiser(weights, means, deviations, SCHEDULE.alphas_cumprod)
 
 
 def mixture_data() -> MixtureDenoiser:

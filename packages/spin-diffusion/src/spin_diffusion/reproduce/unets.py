@@ -137,7 +137,7 @@ def run_seed(context: Context, kind: Images, seed: int) -> dict[str, Any]:
 def _start(context: Context, data: Digits, sizes: Sizes, seed: int, folder: Path) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = small_unet(data.train.shape[-1], data.train.shape[1]).to(context.device)
+        net = small_unet(data.train.shape[-1], data.train.shape[1]).to(context.device)  # type: ignore[attr-defined] # untyped
     if (folder / "sft").exists():
         restore_player(net, folder / "sft")
         return net.eval().requires_grad_(False)
