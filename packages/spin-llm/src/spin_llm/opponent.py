@@ -92,4 +92,4 @@ def score_pairs(
             autocast=accelerator.autocast,
         )
         found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
-    return accelerator.reduce(found, reduction="sum").cpu()  # type: ignore[no-any-return] # untyped
+    return accelerator.reduce(found, reduction="sum").cpu()
