@@ -1,11 +1,22 @@
 """Weights sharded over two processes by FSDP2: the training of one process, and a state that it goes on from."""
 
+import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from spin_llm.models import Lora, add_lora
+from spin_llm.objectives import spin_objective
+from spin_llm.optimization import train
+from spin_llm.sequence_logprobs import Scoring
+from torch import nn
 
 # accelerate shards on GPUs only, so what it does with a model there is done here by torch's own means
 SCRIPT = """
@@ -104,28 +115,19 @@ play("parts.safetensors", "b")
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_the_weights_train_as_one_and_go_on_after_a_kill(tmp_path: Path) -> None:
-    import torch
-    from accelerate import Accelerator
-    from safetensors.torch import load_file
-    from spin_llm.models import Lora, add_lora
-    from spin_llm.objectives import spin_objective
-    from spin_llm.optimization import train
-    from spin_llm.sequence_logprobs import Scoring
-    from test_training import SETTINGS, pairs_of
-
-    from conftest import make_llama
-
+def test_two_processes_that_share_the_weights_train_as_one_and_go_on_after_a_kill(
+    llama: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    shared: Any = importlib.import_module("test_training")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(Path(__file__).parent), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), here, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    model = add_lora(make_llama(torch.float32), Lora(rank=4))
-    train(model, pairs_of(model, 11), spin_objective(0.5), SETTINGS, Scoring(), Accelerator(cpu=True))
+    model = add_lora(llama(torch.float32), Lora(rank=4))
+    train(model, shared.pairs_of(model, 11), spin_objective(0.5), shared.SETTINGS, Scoring(), Accelerator(cpu=True))
     alone = model.state_dict()
     whole, parts = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == alone.keys() == parts.keys()
