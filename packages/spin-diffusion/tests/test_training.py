@@ -342,3 +342,26 @@ def test_a_run_folder_resumes_between_and_within_iterations(
     for name in ("iter_0", "iter_1"):
         for file in ("iteration.json", "metrics.jsonl"):
             assert (tmp_path / "whole" / name / file).read_text() == (tmp_path / "parts" / name / file).read_text()
+
+
+def test_a_transformer_of_stable_diffusion_3_plays_with_flow_matching(tmp_path: Path) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+    from spin_diffusion import Lora
+
+    torch.manual_seed(0)
+    net = SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=12, out_channels=4,
+    )  # fmt: skip
+    conditions = {"encoder_hidden_states": torch.randn(6, 5, 16), "pooled_projections": torch.randn(6, 12)}
+    null = {name: torch.zeros_like(value[:1]) for name, value in conditions.items()}
+    data = TrainingSet.of(torch.randn(6, 4, 8, 8), conditions, null)
+    config = replace(CONFIG, lora=Lora(rank=2, alpha=2.0))
+    trainer, (result,) = play(net, data, config, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
+    assert result.first["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    trainer.save_pretrained(tmp_path / "player")
+    from safetensors.torch import load_file
+
+    assert all(
+        name.startswith("transformer.") for name in load_file(tmp_path / "player" / "pytorch_lora_weights.safetensors")
+    )

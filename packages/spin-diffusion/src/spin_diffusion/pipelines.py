@@ -132,12 +132,8 @@ def load_parts(source: str, player: str | None = None) -> Parts:
         InputError: if it is none of these, with what is wrong in one line.
     """
     import diffusers
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
-    for chatty in (diffusers_logging, transformers_logging):  # it would stand before a one-line error
-        chatty.disable_progress_bar()
-        chatty.set_verbosity_error()
+    quiet_libraries()
     path = Path(source)
     if not path.exists() and source.count("/") != 1:
         raise InputError(f"{source}: no such folder, and a hub id has the form owner/name")
@@ -155,6 +151,16 @@ def load_parts(source: str, player: str | None = None) -> Parts:
     if player is not None:
         take_player(parts, player)
     return parts
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of diffusers and transformers from standing before a one-line error."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for chatty in (diffusers_logging, transformers_logging):
+        chatty.disable_progress_bar()
+        chatty.set_verbosity_error()
 
 
 def take_player(parts: Parts, player: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from shared_core.errors import InputError
 
 from spin_diffusion.checkpoints import atomic_folder
+from spin_diffusion.pipelines import quiet_libraries
 
 ToyKind = Literal["sd", "sdxl"]
 COLOURS = {"red": (210, 50, 45), "green": (60, 160, 75), "blue": (50, 90, 200), "yellow": (235, 200, 60)}
@@ -51,6 +52,7 @@ def write_toy(folder: Path, kind: ToyKind = "sd", images: int = 24, seed: int = 
         raise InputError(f"--out {folder} exists and is not an empty folder")
     if images < 1:
         raise InputError(f"images must be at least 1, got {images}")
+    quiet_libraries()
     with atomic_folder(folder) as aside:
         make_toy_pipeline(kind, seed).save_pretrained(aside / "pipeline", safe_serialization=True)
         _write_images(aside / "images", images, seed)
