@@ -4,7 +4,6 @@ Ours is one call of the trainer, everything included: the pass that writes the r
 metrics, merging. Losses are compared on the same items, noise and initial adapter.
 """
 
-import os
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,6 @@ from spin_diffusion.schedules import schedule_of, step_weights
 from spin_diffusion.self_play import SPINTrainer
 from torch import Tensor
 
-os.environ["TQDM_MININTERVAL"] = "5"
 UPDATES, CHECKED, REPEATS, REFERENCE_PAIRS = 150, 20, 5, 32
 NAME = f"loop of diffusers' Diffusion-DPO script (re-implemented on diffusers {version('diffusers')})"
 

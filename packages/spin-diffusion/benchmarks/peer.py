@@ -4,6 +4,7 @@ LoRA on the attention projections, the reference by switching the adapter off, a
 gradient clipping, a learning-rate scheduler, a progress bar and the numbers that the script logs at every update.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,7 +92,7 @@ def train(
     loader: Any = DataLoader(dataset, batch_size=PAIRS, shuffle=order is None, sampler=order)
     unet, optimizer, loader, rate = accelerator.prepare(unet, optimizer, loader, rate)
     draw = noising or random_noising(scheduler.config.num_train_timesteps)
-    bar = tqdm(range(updates), disable=False)
+    bar = tqdm(range(updates), disable=False, file=io.StringIO())  # as on a terminal, shown to nobody
     losses: list[float] = []
     unet.train()
     for row in _forever(loader):

@@ -49,16 +49,14 @@ def test_a_study_is_the_same_twice_and_its_rivals_start_at_theta_0(tmp_path: Pat
 
 
 def test_pretraining_lowers_the_held_out_error() -> None:
-    from spin_diffusion.reproduce import digits
-    from spin_diffusion.reproduce.networks import MLPDenoiser, train_classifier
-    from spin_diffusion.reproduce.networks import digits as images
-    from spin_diffusion.reproduce.study import Study, held_out_error, pretrain
+    from spin_diffusion.reproduce.networks import MLPDenoiser, digits, train_classifier
+    from spin_diffusion.reproduce.study import Study, held_out_error, pixel_scheduler, pretrain
     from spin_diffusion.schedules import schedule_of
 
-    data, scheduler = images(0), digits.scheduler()
+    data, scheduler = digits(0), pixel_scheduler()
     torch.manual_seed(0)
     net = MLPDenoiser()
-    study = Study(data, train_classifier(data, 0, 200), net, torch.arange(11), "class_labels", 0, 50, 3, scheduler)
+    study = Study(data, train_classifier(data, 0, 200), net, torch.arange(11), "class_labels", 0, 50, 3)
     before = held_out_error(net, study, 2)
     pretrain(net, data, schedule_of(scheduler), 100, 2e-3, 0)
     assert held_out_error(net, study, 2) < 0.7 * before

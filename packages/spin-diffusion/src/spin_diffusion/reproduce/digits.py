@@ -12,12 +12,11 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from diffusers import DDIMScheduler
 from shared_core.claims import Context, Measurement
 
 from spin_diffusion.reproduce.networks import CLASSES, MLPDenoiser, digits, train_classifier
 from spin_diffusion.reproduce.registry import NUM_SEEDS, SPREAD_NOTE, claims, listed, new_figure, spread
-from spin_diffusion.reproduce.study import Recipe, Scores, Study, held_out_error, pretrain
+from spin_diffusion.reproduce.study import Recipe, Scores, Study, held_out_error, pixel_scheduler, pretrain
 from spin_diffusion.schedules import schedule_of
 
 log = logging.getLogger(__name__)
@@ -28,14 +27,6 @@ TRIED = (
 )
 # updates and peak rate of each stage of SFT
 STAGES = ((3000, 2e-3), (2000, 1e-3), (2000, 5e-4))
-
-
-def scheduler() -> DDIMScheduler:
-    """Linear betas 1e-4 .. 0.02, T = 1000, v-prediction: x_0 needs no clipping even at the noisiest step."""
-    return DDIMScheduler(
-        beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False, timestep_spacing="trailing",
-        prediction_type="v_prediction",
-    )  # fmt: skip
 
 
 def iterations(context: Context) -> int:
@@ -64,11 +55,13 @@ def study(context: Context, index: int) -> Study:
             torch.manual_seed(seed)
             net = MLPDenoiser()
         for number, (updates, rate) in enumerate(STAGES):
-            pretrain(net, data, schedule_of(scheduler()), context.at(20, updates, updates), rate, 1000 * seed + number)
+            pretrain(
+                net, data, schedule_of(pixel_scheduler()), context.at(20, updates, updates), rate, 1000 * seed + number
+            )
         net.eval().requires_grad_(False)
         log.info("digits, seed %d: supervised start is trained", seed)
         table = torch.arange(CLASSES + 1)
-        return Study(data, classifier, net, table, "class_labels", seed, context.at(100, 2000, 2000), 10, scheduler())
+        return Study(data, classifier, net, table, "class_labels", seed, context.at(100, 2000, 2000), 10)
 
     return context.memo(("digits", index), make)
 

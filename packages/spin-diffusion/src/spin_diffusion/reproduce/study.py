@@ -52,8 +52,11 @@ class Recipe:
 
 
 def pixel_scheduler() -> DDIMScheduler:
-    """Linear betas 1e-4 .. 0.02, T = 1000, from the last step on; x_0 is clipped to [-1, 1], as pixels are."""
-    return DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", timestep_spacing="trailing")
+    """Linear betas 1e-4 .. 0.02, T = 1000, v-prediction: x_0 needs no clipping even at the noisiest step."""
+    return DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False, timestep_spacing="trailing",
+        prediction_type="v_prediction",
+    )  # fmt: skip
 
 
 class Study:
@@ -68,7 +71,6 @@ class Study:
         seed: of every draw.
         count: samples of an evaluation.
         sampling_steps: of the deployed sampler.
-        scheduler: `pixel_scheduler()` by default.
     """
 
     def __init__(
@@ -81,11 +83,10 @@ class Study:
         seed: int,
         count: int,
         sampling_steps: int = 10,
-        scheduler: Any = None,
     ) -> None:
         self.data, self.classifier, self.start, self.seed = data, classifier, start, seed
         self.count, self.sampling_steps = count, sampling_steps
-        self.scheduler = scheduler or pixel_scheduler()
+        self.scheduler = pixel_scheduler()
         self.accelerator = make_accelerator("float32", cpu=next(start.parameters()).device.type == "cpu")
         self.null = {name: condition[-1:]}
         self.train = TrainingSet.of(data.train, {name: condition[:-1]}, self.null, data.train_labels)
