@@ -8,6 +8,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -68,7 +69,7 @@ def study(context: Context, index: int) -> Study:
 def for_seeds(context: Context, key: str, run: Callable[[Study], list[Scores]]) -> list[list[Scores]]:
     """`run` for every seed, once per run of the claims."""
     count = context.at(1, NUM_SEEDS, NUM_SEEDS)
-    return [context.memo((key, index), lambda index=index: run(study(context, index))) for index in range(count)]
+    return [context.memo((key, index), partial(run, study(context, index))) for index in range(count)]
 
 
 def self_play(context: Context) -> list[list[Scores]]:
