@@ -221,7 +221,7 @@ def _parquet(path: Path) -> Iterator[Any]:
     except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         if not path.exists():
             raise
-        raise InputError(f"{path} is not a whole parquet file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a parquet file, or not a whole one: {str(error).splitlines()[0]}") from error
 
 
 def _arrow_folder(path: Path) -> Iterator[Any]:
