@@ -42,7 +42,7 @@ class Sizes:
 
 SIZES = {
     "digits": Sizes(4000, Recipe(60, 32, 5e-5, 2000.0), 6, 1000),
-    "mnist": Sizes(4000, Recipe(125, 32, 5e-5, 2000.0), 4, 1000),
+    "mnist": Sizes(2000, Recipe(125, 32, 5e-5, 2000.0), 3, 1000),
 }
 TINY = Sizes(3, Recipe(2, 4, 1e-4, 2000.0), 1, 16)
 
@@ -106,7 +106,7 @@ def run_seed(context: Context, kind: Images, seed: int) -> dict[str, Any]:
     classifier = train_classifier(data, seed, context.at(20, 20, 3000))
     study = Study(
         data, classifier, _start(context, data, sizes, seed, folder), tokens(), "encoder_hidden_states", seed,
-        sizes.count,
+        sizes.count, batch_size=200,
     )  # fmt: skip
     recipe, before = sizes.recipe, study.score(study.start, 2.0)
     log.info("%s, seed %d: after SFT %s", kind, seed, before)
