@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ TINY = Sizes(3, Recipe(2, 4, 1e-4, 2000.0), 1, 16)
 
 def small_unet(side: int, channels: int) -> nn.Module:
     """Two resolutions, 16 and 32 channels, attention at the lower one: 253,000 weights."""
-    return UNet2DConditionModel(
+    net = UNet2DConditionModel(
         sample_size=side,
         in_channels=channels,
         out_channels=channels,
@@ -70,6 +70,7 @@ def small_unet(side: int, channels: int) -> nn.Module:
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
     )
+    return cast(nn.Module, net)
 
 
 def mnist(seed: int) -> Digits:
@@ -149,7 +150,7 @@ def run_seed(context: Context, kind: Images, seed: int) -> dict[str, Any]:
 def _start(context: Context, data: Digits, sizes: Sizes, seed: int, folder: Path) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = small_unet(data.train.shape[-1], data.train.shape[1]).to(context.device)  # type: ignore[attr-defined] # untyped
+        net = small_unet(data.train.shape[-1], data.train.shape[1]).to(context.device)
     if (folder / "sft").exists():
         restore_player(net, folder / "sft")
         return net.eval().requires_grad_(False)
