@@ -134,7 +134,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 @pytest.mark.slow
 def test_two_processes_equal_one(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
-    """Under `accelerate launch` the same responses are sampled, and the weights agree to rounding.
+    """Under accelerate the same responses are sampled, and the weights agree to rounding.
+
+    torch's launcher, since `accelerate launch --cpu --num_processes 2` starts one process.
 
     35 pairs in batches of 8 leave a last one of 3, of which a process has one pair less than the other.
     """
@@ -143,12 +145,13 @@ def test_two_processes_equal_one(spin: Any, model_folder: Path, data_file: Path,
 
     given = [str(model_folder), str(data_file), "--iterations", "2", "--held-out", "4", "--limit", "35",
              "--lora-rank", "2", *SMALL]  # fmt: skip
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes"]
     code, _, err = spin("run", *given, "--out", tmp_path / "1", "--quiet")
     assert code == 0, err
-    command = [*launch, "2", "-m", "spin_llm", "run", *given, "--out", str(tmp_path / "2"), "--quiet"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "spin_llm"]
+    command = [*launch, "run", *given, "--out", str(tmp_path / "2")]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stderr
     for number in range(2):
         one, two = (tmp_path / count / f"iter_{number}" for count in ("1", "2"))
         assert (one / "generated.jsonl").read_text() == (two / "generated.jsonl").read_text() or number > 0
