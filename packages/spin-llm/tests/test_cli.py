@@ -31,9 +31,14 @@ def spin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
     code, out, err = spin("prepare", data_file, "--out", "é data.jsonl")
     assert (code, out) == (0, "é data.jsonl: 40 examples\n"), err
-    code, out, err = spin("inspect", model_folder, "é data.jsonl", "--count", 1)
+    code, out, err = spin("inspect", model_folder, "é data.jsonl", "--n", 1)
     assert code == 0, err
     assert "[[a <end>]]" in out.replace("[[a<end>]]", "[[a <end>]]")
+    code, out, err = spin("inspect", model_folder, "é data.jsonl", "--n", 2, "--json")
+    assert code == 0, err
+    seen = json.loads(out)
+    assert (seen["examples"], len(seen["shown"]), seen["shown"][0]["response_tokens"]) == (40, 2, 2)
+    assert seen["tokens"]["response"] == {"median": 4, "90%": 5, "99%": 5, "longest": 5}
     code, out, err = spin("sft", model_folder, "é data.jsonl", "--out", "sft", *SMALL[:4], *TRAIN, "--device", "cpu")
     assert (code, out) == (0, "sft/model\n"), err
     given = ["run", "sft/model", "é data.jsonl", "--iterations", 2, "--held-out", 8, *SMALL, "--num-train-epochs", 1]
@@ -54,6 +59,9 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     code, out, err = spin("eval", "merged", "é data.jsonl", "--limit", 4, "--out", "eval", *SMALL)
     assert code == 0, err
     assert out.startswith("nll_per_token ")
+    code, out, err = spin("eval", "merged", "é data.jsonl", "--limit", 4, "--out", "eval", *SMALL, "--json")
+    assert code == 0, err
+    assert json.loads(out)["nll_per_token"]["error"] > 0
     code, out, err = spin("export", "run/iter_1/model", "--generated", "run/iter_0", "--out", "pairs.jsonl")
     assert code == 0, err
     assert set(json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])) == {"prompt", "chosen", "rejected"}
@@ -97,6 +105,9 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
     code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu")
     assert code == 0, err
     assert "shared by a pair" in out
+    code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["prompts"] == "shared by a pair"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from shared_core.errors import InputError
 from shared_core.files import write_json
 
 from spin_llm.commands.opening import opened_run, player
+from spin_llm.commands.printing import print_json
 from spin_llm.config import SPINConfig, as_settings
 from spin_llm.evaluation import Evaluation, evaluate_player
 from spin_llm.models import add_lora, pad_id
@@ -53,7 +54,9 @@ def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, **read
     return 0
 
 
-def evaluate(model: str, data: str, out: str, config: SPINConfig, device: str, samples: int, **reading: Any) -> int:
+def evaluate(
+    model: str, data: str, out: str, config: SPINConfig, device: str, samples: int, as_json: bool, **reading: Any
+) -> int:
     """A player on examples."""
     loaded, tokenizer, accelerator = player(model, config, device)
     found = load_data(data, loaded, tokenizer, config, **reading)
@@ -69,6 +72,9 @@ def evaluate(model: str, data: str, out: str, config: SPINConfig, device: str, s
             )  # fmt: skip
             write_json(path, result.to_json())
         means = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8"))).means
+    if as_json:
+        print_json({"prompts": len(examples), "samples": samples, **means})
+        return 0
     for name, value in means.items():
         print(f"{name:<14} {value['mean']:.4f} +- {value['error']:.4f}")
     return 0

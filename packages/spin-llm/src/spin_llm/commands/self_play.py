@@ -11,6 +11,7 @@ from shared_core.files import write_json
 from torch import nn
 
 from spin_llm.commands.opening import opened_run, player
+from spin_llm.commands.printing import print_numbers
 from spin_llm.config import SPINConfig, as_settings
 from spin_llm.estimate import estimate_cost
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
@@ -32,7 +33,7 @@ def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_ru
     loaded = add_lora(loaded, config.lora, model, config.seed)
     found = load_data(data, loaded, tokenizer, config, **reading)
     if dry_run:
-        print_mapping(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
+        print_numbers(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
         return 0
     check_stop_rules(config, found.held_out)
     settings = {"verb": "run", "model": model, "data": data, **reading, **as_settings(config)}
@@ -134,9 +135,3 @@ def print_iteration(item: Iteration) -> None:
     if item.accuracy:
         text += f", held-out accuracy {item.accuracy['mean']:.2f}"
     print(text, flush=True)
-
-
-def print_mapping(values: dict[str, Any]) -> None:
-    """Name and number a line."""
-    for name, value in values.items():
-        print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value:.3g}")
