@@ -15,12 +15,13 @@ from shared_core.errors import InputError
 from spin_llm import self_play
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import check_opponent, read_pairs
+from spin_llm.iteration import Iteration
 from spin_llm.models import Lora, add_lora, fingerprint
 from spin_llm.opponent import score_pairs
 from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
 from spin_llm.sampling import Sampler
-from spin_llm.self_play import Iteration, SelfPlay
+from spin_llm.self_play import SelfPlay
 from torch import nn
 
 CONFIG = SPINConfig(

@@ -15,10 +15,11 @@ from spin_llm.commands.printing import print_numbers
 from spin_llm.config import SPINConfig, as_settings
 from spin_llm.estimate import estimate_cost
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
+from spin_llm.iteration import Iteration, check_stop_rules
 from spin_llm.models import add_lora, fingerprint, load_model
 from spin_llm.rendering import Renderer, Tokenizer
 from spin_llm.report import best_player, write_report
-from spin_llm.self_play import Iteration, SelfPlay, check_stop_rules
+from spin_llm.self_play import SelfPlay
 from spin_llm.sources import Data, load_data
 from spin_llm.vllm_engine import require_vllm
 
