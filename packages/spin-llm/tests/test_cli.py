@@ -170,3 +170,22 @@ def test_two_processes_equal_one(spin: Any, model_folder: Path, data_file: Path,
         assert left.keys() == right.keys()
         for name in left:
             torch.testing.assert_close(left[name], right[name], rtol=0, atol=1e-4)
+
+
+def test_a_run_does_not_go_on_with_data_that_changed(
+    spin: Any, model_folder: Path, data_file: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.jsonl"
+    lines = data_file.read_text().splitlines(keepends=True)
+    own.write_text("".join(lines[:6]))
+    given = ["run", model_folder, own, "--iterations", 1, *SMALL, *TRAIN, "--out", "run", "--quiet"]
+    assert spin(*given)[0] == 0
+    evaluated = ["eval", model_folder, own, *SMALL, "--out", "eval", "--quiet"]
+    assert spin(*evaluated)[0] == 0
+    own.write_text("".join(lines[1:7]))
+    code, _, err = spin(*given)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the train examples are not the same" in err
+    code, _, err = spin(*evaluated)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "examples was" in err

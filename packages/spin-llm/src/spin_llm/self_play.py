@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
 from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
+from spin_llm.fingerprints import check_same_run
 from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
 from spin_llm.iteration import Iteration, check_stop_rules, is_indistinguishable, is_worse
 from spin_llm.losses import contraction_factor
@@ -97,8 +98,10 @@ class SelfPlay:
         """Play all iterations, or those that are not done yet.
 
         Raises:
+            InputError: if the folder holds a run of other settings or other data.
             RunError: if numbers are not finite; what was finished is kept.
         """
+        check_same_run(self.out, self.config, self.examples, self.held_out, self.accelerator.is_main_process)
         done: list[Iteration] = []
         if self.config.base_weight and self.accelerator.is_main_process and not (self.out / "base").exists():
             save_model(self.model, self.tokenizer, self.out / "base")

@@ -37,10 +37,7 @@ def load_examples(
         random.Random(seed).shuffle(examples)
         return examples, [module_of(example) for example in examples]
     reading = read_examples(source, turns, skip_bad)
-    for line in reading.skipped[:5]:
-        log.warning("skipped: %s", line)
-    if reading.skipped:
-        log.warning("skipped %d of %d records", len(reading.skipped), len(reading.skipped) + len(reading.examples))
+    _tell(reading.skipped, len(reading.skipped) + len(reading.examples))
     return reading.examples, [example.id for example in reading.examples]
 
 
@@ -87,13 +84,33 @@ def load_data(
     return Data(train, held, [*chosen, *test])
 
 
-def _tokens(examples: Sequence[Example], renderer: Renderer, config: SPINConfig, skip_bad: bool) -> list[Tokens]:
-    found = []
+def render_examples(
+    examples: Sequence[Example], renderer: Renderer, skip_bad: bool = False
+) -> list[tuple[Example, list[int], list[int]]]:
+    """Each example with the token ids of its prompt and its response.
+
+    Raises:
+        InputError: for the first example that the template cannot render, unless such are to be skipped.
+    """
+    found, skipped = [], []
     for example in examples:
         try:
-            found.append(cut(example.id, *renderer.pair(example), config.limits))
+            found.append((example, *renderer.pair(example)))
         except InputError as error:
             if not skip_bad:
                 raise
-            log.warning("skipped: %s", error)
+            skipped.append(str(error))
+    _tell(skipped, len(examples))
     return found
+
+
+def _tell(skipped: Sequence[str], total: int) -> None:
+    for line in skipped[:5]:
+        log.warning("skipped: %s", line)
+    if skipped:
+        log.warning("skipped %d of %d records", len(skipped), total)
+
+
+def _tokens(examples: Sequence[Example], renderer: Renderer, config: SPINConfig, skip_bad: bool) -> list[Tokens]:
+    rendered = render_examples(examples, renderer, skip_bad)
+    return [cut(example.id, prompt, real, config.limits) for example, prompt, real in rendered]

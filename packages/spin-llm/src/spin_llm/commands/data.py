@@ -16,7 +16,7 @@ from spin_llm.models import load_model, pad_id, save_model
 from spin_llm.records import Turns, to_row
 from spin_llm.rendering import Renderer, Tokenizer
 from spin_llm.sequence_logprobs import scoring_of
-from spin_llm.sources import load_examples
+from spin_llm.sources import load_examples, render_examples
 
 SHARES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
 
@@ -41,12 +41,14 @@ def inspect(
     _, tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, template)
     examples, _ = load_examples(data, turns, skip_bad, seed)
-    pairs = [renderer.pair(example) for example in examples]
-    lengths = [(len(prompt), len(real)) for prompt, real in pairs]
+    rendered = render_examples(examples, renderer, skip_bad)
+    if not rendered:
+        raise InputError(f"{data}: the template can render none of {len(examples)} examples")
+    lengths = [(len(prompt), len(real)) for _, prompt, real in rendered]
     shown = [
         {"id": example.id, "prompt": tokenizer.decode(prompt), "response": tokenizer.decode(real),
          "prompt_tokens": len(prompt), "response_tokens": len(real)}
-        for example, (prompt, real) in zip(examples[:n], pairs, strict=False)
+        for example, prompt, real in rendered[:n]
     ]  # fmt: skip
     tokens = {
         name: _quantiles(values)
@@ -55,12 +57,12 @@ def inspect(
         )
     }
     if as_json:
-        print_json({"shown": shown, "examples": len(examples), "tokens": tokens, "end_tokens": renderer.end_ids})
+        print_json({"shown": shown, "examples": len(rendered), "tokens": tokens, "end_tokens": renderer.end_ids})
         return 0
     _print_marked(shown)
     for name, row in tokens.items():
         print(f"{name:<9} tokens: " + ", ".join(f"{mark} {value}" for mark, value in row.items()))
-    print(f"{len(examples)} examples; every prompt is a prefix of its conversation; end tokens {renderer.end_ids}")
+    print(f"{len(rendered)} examples; every prompt is a prefix of its conversation; end tokens {renderer.end_ids}")
     return 0
 
 
