@@ -129,23 +129,29 @@ def _folder(path: Path) -> Iterator[Record]:
     for image in images:
         caption = image.with_suffix(".txt")
         if caption.is_file():
-            yield Record(str(image), caption.read_text(encoding="utf-8").strip(), image)
+            yield Record(str(image), _text(caption), image)
         else:
             problem = f"{image} has no caption: expected {caption.name} beside it, or {path}/metadata.jsonl"
             yield Record(str(image), "", image, problem=problem)
 
 
+def _text(caption: Path) -> str:
+    try:
+        return caption.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{caption} is not UTF-8 text ({error})") from None
+
+
 def _metadata(path: Path, listed: Path) -> Iterator[Record]:
-    lines = listed.read_text(encoding="utf-8").split("\n")
     found = False
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(listed.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             name = row["file_name"]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{listed}, line {number}: not JSON ({error.msg})") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{listed}, line {number}: not JSON ({error})") from None
         except (KeyError, TypeError):
             raise InputError(f"{listed}, line {number}: no file_name") from None
         text = row.get("text", row.get("caption", ""))
@@ -177,8 +183,8 @@ def _parquet(files: list[Path], pairs: bool) -> Iterator[Record]:
             raise InputError(f"{file}: pairs need the columns jpg_0, jpg_1, label_0 and caption")
         columns = ["jpg_0", "jpg_1", "label_0", "caption"] if preference else [str(image), str(text)]
         number = 0
-        for batch in table.iter_batches(batch_size=64, columns=columns):
-            for row in batch.to_pylist():
+        for rows in _batches(file, table, columns):
+            for row in rows:
                 number += 1
                 name = f"{file}, row {number}"
                 try:
@@ -190,6 +196,17 @@ def _parquet(files: list[Path], pairs: bool) -> Iterator[Record]:
                     record = Record(name, "", b"", problem=str(error))
                 if record is not None:
                     yield record
+
+
+def _batches(file: Path, table: Any, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a parquet file a batch at a time; damage inside it is found only while reading."""
+    import pyarrow as pa
+
+    try:
+        for batch in table.iter_batches(batch_size=64, columns=columns):
+            yield batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
 
 
 def _preferred(row: dict[str, Any], name: str, pairs: bool) -> Record | None:
@@ -220,8 +237,9 @@ def _arrays(path: Path, pairs: bool) -> Iterator[Record]:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a .npz file of plain arrays: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a .npz file of plain arrays: {reason}") from None
     images = arrays.get("images")
     if images is None or images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"{path}: expected an array images [item, channel, height, width] of floats in [-1, 1]")

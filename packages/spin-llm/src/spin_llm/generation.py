@@ -132,10 +132,10 @@ def read_pairs(path: Path) -> list[GeneratedPair]:
         InputError: naming file and line.
     """
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             pairs.append(GeneratedPair(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
             raise InputError(f"{path}, line {number}: not a generated pair ({error})") from error
     return pairs
 

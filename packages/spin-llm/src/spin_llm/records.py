@@ -221,8 +221,10 @@ def _parquet(path: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from error
+    except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        if not path.exists():
+            raise
+        raise InputError(f"{path} is not a parquet file, or not a whole one: {str(error).splitlines()[0]}") from error
 
 
 def _arrow_folder(path: Path) -> Iterator[Any]:
@@ -237,5 +239,5 @@ def _arrow_folder(path: Path) -> Iterator[Any]:
             with pyarrow.memory_map(str(file)) as source:
                 for batch in pyarrow.ipc.open_stream(source):
                     yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
+        except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file} is not an arrow stream: {str(error).splitlines()[0]}") from error

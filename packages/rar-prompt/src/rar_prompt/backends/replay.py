@@ -29,7 +29,7 @@ class Replay:
             raise InputError(f"replay: there is no {file}")
         self._replies: dict[tuple[str, int], Reply] = {}
         models: set[str] = set()
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
             if not line:
                 continue
             try:
