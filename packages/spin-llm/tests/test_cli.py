@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     assert "seed was 0, is 1" in err
     code, out, err = spin("export", "run/iter_1/model", "--out", "merged")
     assert (code, out) == (0, "merged\n"), err
+    assert "samples must be" in spin("eval", "merged", "é data.jsonl", "--samples", 0, "--out", "none")[2]
     code, out, err = spin("eval", "merged", "é data.jsonl", "--limit", 4, "--out", "eval", *SMALL)
     assert code == 0, err
     assert out.startswith("nll_per_token ")
@@ -77,6 +79,26 @@ def test_one_iteration_by_hand(spin: Any, model_folder: Path, data_file: Path) -
     code, _, err = spin("train", "train/iter_0/model", "gen", "--out", "other", "--device", "cpu")
     assert code == 2
     assert "was sampled from the model" in err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("prompt", "abc", "line 1: not a generated pair (prompt is no list of token ids)"),
+        ("generated", [], "line 1: not a generated pair (generated is no list of token ids)"),
+        ("real", [99999], "has the token id 99999"),
+        ("real", [2] * 99, "tokens, and the model takes 64"),
+    ],
+)
+def test_damaged_pairs_are_named(spin: Any, model_folder: Path, data_file: Path, field: str, value: Any, words: str):
+    assert spin("generate", model_folder, data_file, "--out", "gen", "--limit", 3, *SMALL)[0] == 0
+    path = Path("gen/generated.jsonl")
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | {field: value}) + "\n" + rest)
+    code, _, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--device", "cpu", "--quiet")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert words in err
+    assert not Path("train").exists()
 
 
 def test_dpo_needs_two_responses(spin: Any, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
@@ -129,6 +151,9 @@ def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytes
         (["MODEL", "DATA", "--learning-rate", "-1"], "learning_rate must be positive"),
         (["MODEL", "DATA", "--limit", "0"], "leave none"),
         (["MODEL", "DATA", "--held-out", "40"], "leave none"),
+        (["MODEL", "DATA", "--limit", "-3"], "limit must be 0 or more, got -3"),
+        (["MODEL", "DATA", "--held-out", "-3"], "held_out must be 0 or more, got -3"),
+        (["CUT", "DATA"], "cannot be loaded: Error while deserializing header"),
         (["MODEL", "DATA", "--max-length", "4096", "--max-new-tokens", "100"], "the model takes 64"),
         (["MODEL", "DATA", "--template", "x"], "template must hold {prompt}"),
         (["MODEL", "DATA", "--seed", "-1"], "seed must be in"),
@@ -143,7 +168,10 @@ def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytes
 def test_bad_input_is_one_line_and_leaves_nothing(
     spin: Any, model_folder: Path, data_file: Path, tmp_path: Path, options: list[str], words: str
 ) -> None:
-    known = {"MODEL": str(model_folder), "DATA": str(data_file)}
+    known = {"MODEL": str(model_folder), "DATA": str(data_file), "CUT": "cut"}
+    if "CUT" in options:
+        shutil.copytree(model_folder, "cut")
+        os.truncate("cut/model.safetensors", 500)
     code, _, err = spin("run", *[known.get(item, item) for item in options], "--out", "run", "--quiet")
     assert code == 2, err
     assert words in err

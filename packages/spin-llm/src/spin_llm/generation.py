@@ -134,8 +134,13 @@ def read_pairs(path: Path) -> list[GeneratedPair]:
     pairs = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            pairs.append(GeneratedPair(**json.loads(line)))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            pair = GeneratedPair(**json.loads(line))
+            for name in ("prompt", "real", "generated"):
+                ids = getattr(pair, name)
+                if not isinstance(ids, list) or not ids or any(type(token) is not int for token in ids):
+                    raise TypeError(f"{name} is no list of token ids")
+            pairs.append(pair)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
             raise InputError(f"{path}, line {number}: not a generated pair ({error})") from error
     return pairs
 

@@ -67,12 +67,15 @@ def load_data(
     Raises:
         InputError: naming file, record and field, or the option that leaves nothing.
     """
+    for name, value in (("limit", limit), ("held_out", held_out)):
+        if value is not None and value < 0:
+            raise InputError(f"{name} must be 0 or more, got {value}")
     examples, groups = load_examples(source, turns, skip_bad, config.seed)
     renderer = Renderer(tokenizer, config.template)
     test, rest = split_examples(examples, held_out, groups)
     chosen, test = rest[:limit] if limit is not None else rest, test[:held_out]
     if not chosen:
-        raise InputError(f"held_out {held_out} and limit {limit} leave none of {len(examples)} examples to train on")
+        raise InputError(f"held_out {held_out} and limit {limit} leave none of {len(examples)} examples")
     train, held = (_tokens(part, renderer, config, skip_bad) for part in (chosen, test))
     for what in ("train", "held-out"):
         part = train if what == "train" else held

@@ -66,6 +66,8 @@ def evaluate(
     model: str, data: str, out: str, config: SPINConfig, device: str, samples: int, as_json: bool, **reading: Any
 ) -> int:
     """A player on examples."""
+    if samples < 1:
+        raise InputError(f"samples must be at least 1, got {samples}")
     loaded, tokenizer, accelerator = player(model, config, device)
     found = load_data(data, loaded, tokenizer, config, **reading)
     examples = found.held_out or found.train

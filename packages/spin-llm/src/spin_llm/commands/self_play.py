@@ -17,7 +17,7 @@ from spin_llm.estimate import estimate_cost
 from spin_llm.fingerprints import digest
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
 from spin_llm.iteration import Iteration, check_stop_rules
-from spin_llm.models import add_lora, fingerprint, load_model
+from spin_llm.models import add_lora, check_context, check_vocabulary, fingerprint, load_model
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.report import best_player, write_report
 from spin_llm.self_play import SelfPlay
@@ -91,6 +91,8 @@ def train(model: str, generated: str, out: str, config: SPINConfig, device: str,
     check_opponent(source, fingerprint(loaded, model))
     loaded = add_lora(loaded, config.lora, model, config.seed)
     pairs = read_pairs(source / FILE)
+    check_vocabulary(loaded, [ids for pair in pairs for ids in (pair.prompt, pair.real, pair.generated)], str(source))
+    check_context(loaded, [len(pair.prompt) + max(len(pair.real), len(pair.generated)) for pair in pairs], str(source))
     settings = {
         "verb": "train", "model": model, "generated": generated, "iteration": iteration, **as_settings(config),
         "pairs": digest([Tokens(pair.id, tuple(pair.real), tuple(pair.generated)) for pair in pairs]),
