@@ -36,8 +36,8 @@ def cell(text: str) -> str:
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines).replace("| --- |", "|---|")
+    lines = ["| " + " | ".join(map(cell, line)) + " |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def interval(row: dict[str, Any]) -> str:
