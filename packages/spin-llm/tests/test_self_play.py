@@ -15,12 +15,13 @@ from shared_core.errors import InputError
 from spin_llm import self_play
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import check_opponent, read_pairs
+from spin_llm.iteration import Iteration
 from spin_llm.models import Lora, add_lora, fingerprint
 from spin_llm.opponent import score_pairs
 from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
 from spin_llm.sampling import Sampler
-from spin_llm.self_play import Iteration, SelfPlay
+from spin_llm.self_play import SelfPlay
 from torch import nn
 
 CONFIG = SPINConfig(
@@ -164,6 +165,31 @@ def test_responses_of_another_opponent_are_refused(whole: tuple[Path, SelfPlay])
     game.become(out / "iter_1/model")
     with pytest.raises(InputError, match="was sampled from the model"):
         check_opponent(out / "iter_0", fingerprint(game.model))
+
+
+def test_a_folder_keeps_to_one_configuration_and_one_data_set(
+    play: Callable[..., SelfPlay], whole: tuple[Path, SelfPlay], tokens: list[Tokens]
+) -> None:
+    folder, _ = whole
+    with pytest.raises(InputError, match=r"another run: beta was \[1.0\], is \[2.0\]"):
+        play(folder, replace(CONFIG, beta=[2.0])).run()
+    with pytest.raises(InputError, match=r"optimization.learning_rate was \[0.005\], is \[0.1\]"):
+        play(folder, replace(CONFIG, optimization=replace(CONFIG.optimization, learning_rate=[0.1]))).run()
+    other = play(folder)
+    other.examples = [replace(tokens[8], real=tokens[9].real), *tokens[9:]]
+    with pytest.raises(InputError, match="the train examples are not the same"):
+        other.run()
+
+
+def test_a_finished_run_with_one_held_out_prompt_is_read_again(
+    play: Callable[..., SelfPlay], tmp_path: Path, tokens: list[Tokens]
+) -> None:
+    for _ in range(2):
+        game = play(tmp_path / "run", replace(CONFIG, iterations=1))
+        game.held_out = tokens[:1]
+        (result,) = game.run()
+        assert math.isnan(result.evaluation["nll_per_token"]["error"])
+        assert math.isnan(result.accuracy["error"])
 
 
 def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay], tmp_path: Path) -> None:

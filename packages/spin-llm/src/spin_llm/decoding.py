@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ class Decoding:
     def __init__(self, model: nn.Module, prompts: Sequence[TokenIds]) -> None:
         self.model = unwrap_peft(model)
         self.device = next(model.parameters()).device
+        # the argument's name since transformers 5.24, which warns of the old one
+        self.keyword = "cache" if "cache" in signature(self.model.forward).parameters else "past_key_values"
         self.cache = growing_cache(self.model.config)
         # layers of other kinds (recurrent states) are neither repeated nor joined
         plain = all(type(layer) is _GrowingLayer for layer in self.cache.layers)
@@ -74,9 +77,9 @@ class Decoding:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.keyword: self.cache},
         )
         return found.logits[:, -1]
 

@@ -2,9 +2,10 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -147,6 +148,24 @@ def study_table(studies: Sequence[Study]) -> list[str]:
         cells = [f"{gap['mean']:+.4f} +- {gap['error']:.4f}" for gap in gaps]
         lines.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
     return lines
+
+
+def study_summary(studies: Mapping[int, Study]) -> dict[str, Any]:
+    """The table's numbers seed by seed, with standard errors over prompts."""
+    rows = []
+    for seed, one in studies.items():
+        players = {
+            name: player.means
+            | {"ends_with_period": mean_and_error(ends_with_period(player.texts))}
+            | {"first_word_distance": first_word_distance(player.texts, one.humans)}
+            for name, player in one.players.items()
+        }
+        gaps = [
+            {"of": a, "minus": b} | {metric: one.gap(a, b, metric) for metric in ("nll_per_token", "rouge_l")}
+            for a, b in _comparisons(one.iterations)
+        ]
+        rows.append({"seed": seed, "prompts": len(one.humans), "players": players, "differences": gaps})
+    return {"model": MODEL, "data": "docstrings", "seeds": rows}
 
 
 def _comparisons(iterations: int) -> list[tuple[str, str]]:

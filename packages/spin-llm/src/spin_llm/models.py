@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from shared_core.errors import InputError
 from shared_core.files import naming
 from torch import nn
@@ -108,7 +109,7 @@ def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenize
 def _loading(name: str, load: Any, *given: Any, **options: Any) -> Any:
     try:
         return load(*given, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -267,6 +268,19 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 def pad_id(tokenizer: Tokenizer) -> int:
     """A token to fill rows with; masks come from lengths, so that it may well be the end token."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def check_vocabulary(model: nn.Module, rows: Sequence[Sequence[int]], what: str) -> None:
+    """Refuse token ids that a model does not have.
+
+    Raises:
+        InputError: naming the first and the size of the vocabulary.
+    """
+    size = model.get_input_embeddings().num_embeddings  # type: ignore[operator] # transformers' models have it
+    for row in rows:
+        wrong = next((token for token in row if not 0 <= token < size), None)
+        if wrong is not None:
+            raise InputError(f"{what} has the token id {wrong}, and the model's are 0 .. {size - 1}")
 
 
 def check_context(model: nn.Module, lengths: Sequence[int], what: str) -> None:

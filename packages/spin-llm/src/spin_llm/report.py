@@ -10,8 +10,8 @@ from shared_core.run_folder import read_json
 
 from spin_llm.config import SPINConfig
 from spin_llm.evaluation import METRICS, Evaluation, compare_paired
+from spin_llm.iteration import Iteration
 from spin_llm.losses import LINK_AT_ZERO
-from spin_llm.self_play import Iteration
 
 LABELS = {
     "nll_per_token": "NLL per token of the real response (nats)",

@@ -6,7 +6,7 @@ goes on where it was, and on a CPU ends at the same weights to the bit.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
-from spin_llm.evaluation import Evaluation, compare_paired, discrimination, evaluate_player
+from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
+from spin_llm.fingerprints import check_same_run
 from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
+from spin_llm.iteration import Iteration, check_stop_rules, is_indistinguishable, is_worse
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
 from spin_llm.objectives import ScoredPair, settled_loss, spin_objective
@@ -33,29 +35,6 @@ from spin_llm.training_state import is_sharded, saved_step
 from spin_llm.vllm_engine import vllm_opponent
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Iteration:
-    """What one iteration came to.
-
-    Args:
-        number: the paper's t, from 0.
-        pairs: trained on, the previous iteration's included.
-        identical: among them, pairs whose two responses are equal.
-        first: metrics of the first step; its loss is l(0).
-        last: metrics of the last step.
-        evaluation: means and errors on held-out prompts.
-        accuracy: on held-out prompts, of telling real responses from the opponent's.
-    """
-
-    number: int
-    pairs: int
-    identical: int
-    first: dict[str, float]
-    last: dict[str, float]
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    accuracy: dict[str, float] = field(default_factory=dict)
 
 
 class SelfPlay:
@@ -78,6 +57,7 @@ class SelfPlay:
         after: called with each finished `Iteration`.
         accelerator: accelerate's; made by default.
         reload: loads a saved player; needed where the weights are sharded over processes.
+        generation_prompts: token ids to sample from in place of the examples' prompts, to repeat the official runs.
 
     Raises:
         InputError: for no examples.
@@ -118,8 +98,10 @@ class SelfPlay:
         """Play all iterations, or those that are not done yet.
 
         Raises:
+            InputError: if the folder holds a run of other settings or other data.
             RunError: if numbers are not finite; what was finished is kept.
         """
+        check_same_run(self.out, self.config, self.examples, self.held_out, self.accelerator.is_main_process)
         done: list[Iteration] = []
         if self.config.base_weight and self.accelerator.is_main_process and not (self.out / "base").exists():
             save_model(self.model, self.tokenizer, self.out / "base")
@@ -130,12 +112,12 @@ class SelfPlay:
             done.append(result)
             if self.after is not None and self.accelerator.is_main_process:
                 self.after(result)
-            if self.config.stop_when_indistinguishable and _indistinguishable(result):
+            if self.config.stop_when_indistinguishable and is_indistinguishable(result):
                 log.warning(
                     "held-out accuracy %.2f: real and generated cannot be told apart, stopping", result.accuracy["mean"]
                 )
                 break
-            if self.config.stop_when_worse and _is_worse(opponent, before):
+            if self.config.stop_when_worse and is_worse(opponent, before):
                 log.warning("held-out responses became less likely in iteration %d, stopping", number)
                 break
         return done
@@ -147,7 +129,7 @@ class SelfPlay:
     def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:
         if (self._folder(number) / "iteration.json").exists():
             self.become(self._folder(number) / "model")
-            return Iteration(**read_json(self._folder(number) / "iteration.json"))
+            return Iteration.from_json(read_json(self._folder(number) / "iteration.json"))
         current = self._generate(number)
         if self.config.mix_previous and number > 0:
             current = [*current, *read_pairs(self._folder(number - 1) / FILE)]
@@ -313,16 +295,6 @@ class SelfPlay:
         return self.out / f"iter_{number}"
 
 
-def check_stop_rules(config: SPINConfig, held_out: Sequence[Tokens]) -> None:
-    """Refuse a rule that could never apply.
-
-    Raises:
-        InputError: if there is a stop rule and nothing to judge by.
-    """
-    if not held_out and (config.stop_when_worse or config.stop_when_indistinguishable):
-        raise InputError("stop_when_worse and stop_when_indistinguishable need held-out examples (--held-out)")
-
-
 def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
     """accelerate's view of the processes that run this, with the run's precision."""
     from accelerate import Accelerator
@@ -333,15 +305,3 @@ def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
 
 def _without_step(row: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "step"}
-
-
-def _is_worse(player: Evaluation | None, before: Evaluation | None) -> bool:
-    if player is None or before is None:
-        return False
-    change = compare_paired(player, before, "nll_per_token")
-    return change["mean"] > 2 * change["error"]
-
-
-def _indistinguishable(result: Iteration) -> bool:
-    accuracy = result.accuracy
-    return bool(accuracy) and abs(accuracy["mean"] - 0.5) <= accuracy["error"]

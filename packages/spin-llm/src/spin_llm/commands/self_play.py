@@ -11,13 +11,16 @@ from shared_core.files import write_json
 from torch import nn
 
 from spin_llm.commands.opening import opened_run, player
+from spin_llm.commands.printing import print_numbers
 from spin_llm.config import SPINConfig, as_settings
 from spin_llm.estimate import estimate_cost
+from spin_llm.fingerprints import digest
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
-from spin_llm.models import add_lora, fingerprint, load_model
-from spin_llm.rendering import Renderer, Tokenizer
+from spin_llm.iteration import Iteration, check_stop_rules
+from spin_llm.models import add_lora, check_context, check_vocabulary, fingerprint, load_model
+from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.report import best_player, write_report
-from spin_llm.self_play import Iteration, SelfPlay, check_stop_rules
+from spin_llm.self_play import SelfPlay
 from spin_llm.sources import Data, load_data
 from spin_llm.vllm_engine import require_vllm
 
@@ -29,13 +32,14 @@ def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_ru
     if config.engine == "vllm":
         require_vllm()
     loaded, tokenizer, accelerator = player(model, config, device)
+    contents = {"player": fingerprint(loaded, model)}
     loaded = add_lora(loaded, config.lora, model, config.seed)
     found = load_data(data, loaded, tokenizer, config, **reading)
     if dry_run:
-        print_mapping(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
+        print_numbers(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
         return 0
     check_stop_rules(config, found.held_out)
-    settings = {"verb": "run", "model": model, "data": data, **reading, **as_settings(config)}
+    settings = {"verb": "run", "model": model, "data": data, **reading, **as_settings(config), **contents}
     with opened_run(out, settings, accelerator) as folder:
         game = SelfPlay(
             loaded,
@@ -80,8 +84,6 @@ def generate(model: str, data: str, out: str, config: SPINConfig, device: str, *
 
 def train(model: str, generated: str, out: str, config: SPINConfig, device: str, iteration: int) -> int:
     """One iteration on responses that `generate` wrote."""
-    from spin_llm.rendering import Tokens
-
     loaded, tokenizer, accelerator = player(model, config, device)
     source = Path(generated)
     if not (source / FILE).exists():
@@ -89,7 +91,12 @@ def train(model: str, generated: str, out: str, config: SPINConfig, device: str,
     check_opponent(source, fingerprint(loaded, model))
     loaded = add_lora(loaded, config.lora, model, config.seed)
     pairs = read_pairs(source / FILE)
-    settings = {"verb": "train", "model": model, "generated": generated, "iteration": iteration, **as_settings(config)}
+    check_vocabulary(loaded, [ids for pair in pairs for ids in (pair.prompt, pair.real, pair.generated)], str(source))
+    check_context(loaded, [len(pair.prompt) + max(len(pair.real), len(pair.generated)) for pair in pairs], str(source))
+    settings = {
+        "verb": "train", "model": model, "generated": generated, "iteration": iteration, **as_settings(config),
+        "pairs": digest([Tokens(pair.id, tuple(pair.real), tuple(pair.generated)) for pair in pairs]),
+    }  # fmt: skip
     with opened_run(out, settings, accelerator) as folder:
         examples = [Tokens(pair.id, tuple(pair.prompt), tuple(pair.real)) for pair in pairs]
         game = SelfPlay(
@@ -134,9 +141,3 @@ def print_iteration(item: Iteration) -> None:
     if item.accuracy:
         text += f", held-out accuracy {item.accuracy['mean']:.2f}"
     print(text, flush=True)
-
-
-def print_mapping(values: dict[str, Any]) -> None:
-    """Name and number a line."""
-    for name, value in values.items():
-        print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value:.3g}")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from shared_core.claims import Context, Measurement
 from shared_core.errors import InputError
-from shared_core.files import write_text
+from shared_core.files import write_json, write_text
 
-from spin_llm.docstring_study import START, Study, sft_after, spin_after, study, study_table
+from spin_llm.docstring_study import START, Study, sft_after, spin_after, study, study_summary, study_table
 from spin_llm.reproduce.registry import claims
 
 SEEDS = 3
@@ -19,12 +19,13 @@ SETTINGS = (
 
 
 def _studies(context: Context) -> list[Study]:
-    """All seeds; each leaves its files in the run folder, and the table of all is study.md there."""
+    """All seeds; each leaves its files in the run folder, and the table of all is study.md (and .json) there."""
 
     def play() -> list[Study]:
         seeds = range(SEEDS * context.seed, SEEDS * (context.seed + 1))
         found = [study(context.folder.path / f"seed_{seed}", seed, context.device) for seed in seeds]
         write_text(context.folder.path / "study.md", "\n".join(study_table(found)) + "\n")
+        write_json(context.folder.path / "study.json", study_summary(dict(zip(seeds, found, strict=True))))
         return found
 
     return context.memo("docstring study", play)

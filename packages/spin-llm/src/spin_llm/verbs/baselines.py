@@ -151,6 +151,7 @@ def eval_(
     skip_bad: bool = False,
     seed: int = 0,
     device: str = "auto",
+    json: bool = False,
 ) -> int:
     """Likelihood of real responses and quality of sampled ones, with standard errors.
 
@@ -171,6 +172,7 @@ def eval_(
         skip_bad: leave unusable records out and count them.
         seed: of the samples; equal seeds make two models comparable in pairs.
         device: auto, cpu, cuda, cuda:N or mps.
+        json: print JSON instead of a table.
     """
     from spin_llm.commands import baselines as commands
     from spin_llm.options import configure
@@ -180,5 +182,5 @@ def eval_(
         max_prompt_length=max_prompt_length, template=template, seed=seed,
     )  # fmt: skip
     return commands.evaluate(
-        model, data, out, config, device, samples, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad
+        model, data, out, config, device, samples, json, limit=limit, held_out=held_out, turns=turns, skip_bad=skip_bad
     )

@@ -26,10 +26,11 @@ def inspect(
     model: str,
     data: str,
     template: str | None = None,
-    count: int = 3,
+    n: int = 3,
     turns: Turns = "first",
     skip_bad: bool = False,
     seed: int = 0,
+    json: bool = False,
 ) -> int:
     """Show what the model will see: tokens, the response marked, lengths, whether the template can be used.
 
@@ -37,14 +38,15 @@ def inspect(
         model: whose tokenizer.
         data: .jsonl, .json, .parquet, a folder of datasets, or docstrings.
         template: format string with {prompt}, in place of the chat template.
-        count: examples shown.
+        n: examples shown.
         turns: which assistant turn of a conversation is the response.
         skip_bad: leave unusable records out and count them.
         seed: of the order of docstrings.
+        json: print JSON instead of text.
     """
     from spin_llm.commands import data as commands
 
-    return commands.inspect(model, data, template, count, turns, skip_bad, seed)
+    return commands.inspect(model, data, template, n, turns, skip_bad, seed, json)
 
 
 def export(model: str, out: str = "exported", generated: str | None = None) -> int:
@@ -60,16 +62,17 @@ def export(model: str, out: str = "exported", generated: str | None = None) -> i
     return commands.export_model(model, out) if generated is None else commands.export_pairs(model, generated, out)
 
 
-def doctor(model: str = "smollm2", device: str = "auto") -> int:
+def doctor(model: str = "smollm2", device: str = "auto", json: bool = False) -> int:
     """Say what this machine has, and which exact short cuts a model allows.
 
     Args:
         model: a folder, a hub id, a .gguf file, or smollm2.
         device: auto, cpu, cuda, cuda:N or mps.
+        json: print JSON instead of lines.
     """
     from spin_llm.commands import data as commands
 
-    return commands.doctor(model, device)
+    return commands.doctor(model, device, json)
 
 
 def reproduce(
