@@ -38,7 +38,7 @@ OPTIONS: list[tuple[list[object], str]] = [
 @pytest.mark.parametrize(("options", "words"), OPTIONS)
 def test_options(spin: Any, toys: Path, tmp_path: Path, options: list[object], words: str) -> None:
     known = {"MODEL": toys / "sd" / "pipeline", "IMAGES": toys / "sd" / "images"}
-    code, _, err = spin("run", *[known.get(str(item), item) for item in options], "--out", "run", "--quiet")
+    code, _, err = spin("run", *[known.get(str(item), item) for item in options], "--out", "run")
     assert code == 2, err
     assert words in err
     assert err.count("\n") == 1, err

@@ -95,7 +95,7 @@ def test_one_iteration_by_hand_from_a_cache(spin: Any, toys: Path, tmp_path: Pat
     code, out, err = spin(*train, "--player", "sft/model", "--out", "one")
     assert code == 0, err
     assert "loss 0.6931 -> " in out
-    code, _, err = spin(*train, "--out", "two")
+    code, _, err = spin(*train[:-1], "--out", "two")
     assert (code, err.count("\n")) == (2, 1)
     assert "holds samples of the player" in err
     code, _, err = spin(*train, "--player", "sft/model", "--guidance-scale", 3, "--out", "two")

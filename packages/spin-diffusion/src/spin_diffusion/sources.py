@@ -191,7 +191,7 @@ def _parquet(files: list[Path], pairs: bool) -> Iterator[Record]:
                     if preference:
                         record = _preferred(row, name, pairs)
                     else:
-                        record = Record(name, str(row[text] or "").strip(), _bytes(row[image], name))
+                        record = Record(name, str(row[str(text)] or "").strip(), _bytes(row[str(image)], name))
                 except InputError as error:
                     record = Record(name, "", b"", problem=str(error))
                 if record is not None:

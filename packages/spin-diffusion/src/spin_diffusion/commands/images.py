@@ -14,7 +14,7 @@ from shared_core.run_folder import read_json
 from torch import Tensor
 
 from spin_diffusion.checkpoints import atomic_folder
-from spin_diffusion.commands.setting import Reading, load_data, log_device, open_device, opened_run
+from spin_diffusion.commands.setting import Reading, load_data, log_start, open_device, opened_run
 from spin_diffusion.config import Sampler, SPINConfig
 from spin_diffusion.denoiser import Condition
 from spin_diffusion.evaluation import compare_scores, decoded, distances, make_features, score_summary, scores
@@ -45,7 +45,7 @@ def sample(
     }  # fmt: skip
     with opened_run(out, settings, accelerator) as folder:
         rows = [(index, number) for index in range(max(1, len(texts))) for number in range(count)]
-        log_device(accelerator)
+        log_start(accelerator)
         names = [f"{index:04d}-{number:02d}.png" for index, number in rows]
         starts = range(0, len(rows), sampler.batch_size)
         for start in progress(list(starts), "sampling"):
@@ -83,6 +83,8 @@ def evaluate(
         for number, player in enumerate([None, *players]):
             parts = load_parts(model, player)
             found = load_data(parts, data, folder, reading, accelerator, config.seed)
+            if not number:
+                log_start(accelerator)
             path = folder / "players" / f"{number:02d}"
             if not (path / "evaluation.json").exists():
                 result = _judged(

@@ -77,9 +77,12 @@ def open_device(device: str, precision: Precision, seed: int) -> Any:
     return accelerator
 
 
-def log_device(accelerator: Any) -> None:
+def log_start(accelerator: Any, data: Data | None = None) -> None:
     """What the work runs on; told when all input was read, so that a complaint about that stands alone."""
     log.info("on %s, %d process(es)", describe_device(accelerator.device), accelerator.num_processes)
+    if data is not None:
+        kept = len(data.held_out) if data.held_out is not None else 0
+        log.info("%d items to train on, %d held out", len(data.train), kept)
 
 
 @contextmanager
@@ -128,8 +131,6 @@ def load_data(
     generator = torch.Generator().manual_seed(counter_seed("order", seed, reading.held_out))
     kept = sorted(torch.randperm(len(items), generator=generator)[: reading.held_out].tolist())
     trained = sorted(set(items) - set(kept))
-    log_device(accelerator)
-    log.info("%d items to train on, %d held out", len(trained), len(kept))
     return Data(
         found.subset(trained),
         found.subset(kept) if kept else None,

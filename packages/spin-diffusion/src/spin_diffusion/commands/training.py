@@ -11,7 +11,7 @@ from shared_core.run_folder import read_json
 from torch import Tensor
 
 from spin_diffusion.checkpoints import save_player
-from spin_diffusion.commands.setting import Data, Reading, load_data, open_device, opened_run
+from spin_diffusion.commands.setting import Data, Reading, load_data, log_start, open_device, opened_run
 from spin_diffusion.config import SPINConfig, as_settings
 from spin_diffusion.evaluation import decoded, distances, make_features, score_summary, scores
 from spin_diffusion.judging import Evaluate
@@ -66,6 +66,7 @@ def run(
     }  # fmt: skip
     with opened_run(out, settings, accelerator) as folder:
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
+        log_start(accelerator, found)
         for name in ("text_encoder", "text_encoder_2"):  # embeddings are cached
             if getattr(parts.pipe, name, None) is not None:
                 setattr(parts.pipe, name, None)
@@ -97,6 +98,7 @@ def sft(model: str, data: str, out: str, config: SPINConfig, device: str, readin
     }
     with opened_run(out, settings, accelerator) as folder:
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
+        log_start(accelerator, found)
         _stage(parts, config, folder, accelerator, found, "sft")
         _write_card(accelerator, folder / "model", model, config, "Supervised fine-tuning")
     print(folder / "model")
@@ -118,6 +120,7 @@ def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, readin
     }
     with opened_run(out, settings, accelerator) as folder:
         found = load_data(parts, data, folder, reading, accelerator, config.seed, pairs=True)
+        log_start(accelerator, found)
         _stage(parts, config, folder, accelerator, found, "dpo")
         _write_card(accelerator, folder / "model", model, config, "Diffusion-DPO")
     print(folder / "model")
@@ -139,6 +142,7 @@ def generate(
     }  # fmt: skip
     with opened_run(out, settings, accelerator) as folder:
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
+        log_start(accelerator, found)
         parts.net.to(accelerator.device).eval()
         rows = generate_opponents(
             parts.net, parts.scheduler, found.train, config.sampler, accelerator, seed=config.seed,
@@ -166,6 +170,7 @@ def train(
     with opened_run(out, settings, accelerator) as folder:
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
         check_opponents(source, parts.net, found.train, config.sampler)
+        log_start(accelerator, found)
         trainer = SPINTrainer(parts.net, parts.scheduler, found.train, config, folder, accelerator=accelerator)
         result = trainer.read_iteration(iteration) or trainer.train_iteration(iteration, read_opponents(source))
         if accelerator.is_main_process:
