@@ -12,7 +12,8 @@ LAUNCHED = re.compile(r"^accelerate launch (?:--\S+ (?!-m))*?(?:--\S+ )*-m (\w+)
 def _commands(text: str, package: Any) -> Iterator[list[str]]:
     """Arguments of every command of the package in a text, in the order of the text."""
     for line in text.replace("\\\n", " ").splitlines():
-        started = LAUNCHED.sub(lambda found: found[1].replace("_", "-") + " ", re.sub(r"^# .*?`(?=[a-z])|^# ", "", line))
+        bare = re.sub(r"^# .*?`(?=[a-z])|^# ", "", line)
+        started = LAUNCHED.sub(lambda found: found[1].replace("_", "-") + " ", bare)
         for part in started.partition("`")[0].split(" && "):
             if part.startswith(package.name + " "):
                 # what is told in brackets after a command is none of it

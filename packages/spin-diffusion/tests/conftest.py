@@ -75,8 +75,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spin_diffusion.toy import write_toy
 
     folder = tmp_path_factory.mktemp("toys")
-    write_toy(folder / "sd", "sd", images=8)
-    write_toy(folder / "sdxl", "sdxl", images=6)
+    write_toy(folder / "sd", "sd", n=8)
+    write_toy(folder / "sdxl", "sdxl", n=6)
     return folder
 
 

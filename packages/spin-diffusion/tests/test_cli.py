@@ -106,14 +106,14 @@ def test_one_iteration_by_hand_from_a_cache(spin: Any, toys: Path, tmp_path: Pat
     assert "other prompts" in err
     assert not (tmp_path / "two").exists()
     code, out, err = spin(
-        "eval", pipeline, "cache", "--players", "sft/model,one/iter_0/model", "--samples", 2, "--out", "eval", *sampler
+        "eval", pipeline, "cache", "--players", "sft/model,one/iter_0/model", "--n", 2, "--out", "eval", *sampler
     )
     assert code == 0, err
     assert [line for line in out.splitlines() if not line.startswith(" ")] == ["model", "sft/model", "one/iter_0/model"]
 
 
 def test_images_are_sampled_to_files_and_only_once(spin: Any, toys: Path, tmp_path: Path) -> None:
-    given = [toys / "sd" / "pipeline", "--num-inference-steps", 2, "--count", 2, "--device", "cpu", "--quiet"]
+    given = [toys / "sd" / "pipeline", "--num-inference-steps", 2, "--n", 2, "--device", "cpu", "--quiet"]
     code, out, err = spin("sample", "--prompts", "a red circle,a cat", *given, "--out", "some")
     assert (code, out) == (0, "some: 4 images\n"), err
     names = sorted(path.name for path in (tmp_path / "some").glob("*.png"))

@@ -24,8 +24,6 @@ def add_lora(net: nn.Module, lora: Lora, seed: int) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    from spin_diffusion.fused_lora import fuse_lora
-
     net.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -40,7 +38,6 @@ def add_lora(net: nn.Module, lora: Lora, seed: int) -> None:
             inject_adapter_in_model(config, net, NAME)
         except ValueError as error:
             raise InputError(f"lora targets {', '.join(lora.targets)}: {str(error).splitlines()[0]}") from None
-    fuse_lora(net)
     for name, weight in net.named_parameters():
         weight.requires_grad_("lora_" in name)
 

@@ -42,20 +42,20 @@ def make_toy_pipeline(kind: ToyKind = "sd", seed: int = 0) -> Any:
     raise InputError(f"kind must be sd or sdxl, got {kind!r}")
 
 
-def write_toy(folder: Path, kind: ToyKind = "sd", images: int = 24, seed: int = 0) -> None:
+def write_toy(folder: Path, kind: ToyKind = "sd", n: int = 24, seed: int = 0) -> None:
     """`folder/pipeline` and `folder/images` with metadata.jsonl: coloured shapes and what they are.
 
     Raises:
-        InputError: if the folder is not empty, or images is below 1.
+        InputError: if the folder is not empty, or n is below 1.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {folder} exists and is not an empty folder")
-    if images < 1:
-        raise InputError(f"images must be at least 1, got {images}")
+    if n < 1:
+        raise InputError(f"n must be at least 1, got {n}")
     quiet_libraries()
     with atomic_folder(folder) as aside:
         make_toy_pipeline(kind, seed).save_pretrained(aside / "pipeline", safe_serialization=True)
-        _write_images(aside / "images", images, seed)
+        _write_images(aside / "images", n, seed)
 
 
 def toy_tokenizer() -> Any:

@@ -71,6 +71,7 @@ class Study:
         seed: of every draw.
         count: samples of an evaluation.
         sampling_steps: of the deployed sampler.
+        batch_size: images sampled together.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Study:
         seed: int,
         count: int,
         sampling_steps: int = 10,
+        batch_size: int = 1000,
     ) -> None:
         self.data, self.classifier, self.start, self.seed = data, classifier, start, seed
-        self.count, self.sampling_steps = count, sampling_steps
+        self.count, self.sampling_steps, self.batch_size = count, sampling_steps, batch_size
         self.scheduler = pixel_scheduler()
         self.accelerator = make_accelerator("float32", cpu=next(start.parameters()).device.type == "cpu")
         self.null = {name: condition[-1:]}
@@ -99,7 +101,9 @@ class Study:
 
     def sampler(self, guidance: float, steps: int | None = None) -> Sampler:
         """The deployed sampler."""
-        return Sampler(num_inference_steps=steps or self.sampling_steps, guidance_scale=guidance, batch_size=1000)
+        return Sampler(
+            num_inference_steps=steps or self.sampling_steps, guidance_scale=guidance, batch_size=self.batch_size
+        )
 
     def samples(self, net: nn.Module, guidance: float, steps: int | None = None) -> Tensor:
         """Of a player for the evaluation's classes; the same first noise for every player."""

@@ -1,1 +1,1 @@
-"""What each verb of `spin-diffusion` does."""
+"""Signatures of the verbs of `spin-diffusion`."""

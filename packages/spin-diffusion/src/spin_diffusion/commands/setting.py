@@ -74,8 +74,12 @@ def open_device(device: str, precision: Precision, seed: int) -> Any:
     accelerator = make_accelerator(precision, cpu=where.type == "cpu")
     if accelerator.num_processes == 1 and where.type == "cuda":
         accelerator.state.device = where
-    log.info("on %s, %d process(es)", describe_device(accelerator.device), accelerator.num_processes)
     return accelerator
+
+
+def log_device(accelerator: Any) -> None:
+    """What the work runs on; told when all input was read, so that a complaint about that stands alone."""
+    log.info("on %s, %d process(es)", describe_device(accelerator.device), accelerator.num_processes)
 
 
 @contextmanager
@@ -124,6 +128,7 @@ def load_data(
     generator = torch.Generator().manual_seed(counter_seed("order", seed, reading.held_out))
     kept = sorted(torch.randperm(len(items), generator=generator)[: reading.held_out].tolist())
     trained = sorted(set(items) - set(kept))
+    log_device(accelerator)
     log.info("%d items to train on, %d held out", len(trained), len(kept))
     return Data(
         found.subset(trained),

@@ -11,6 +11,7 @@ from shared_core.run_folder import read_json
 from torch import Tensor
 
 from spin_diffusion.checkpoints import save_player
+from spin_diffusion.commands.setting import Data, Reading, load_data, open_device, opened_run
 from spin_diffusion.config import SPINConfig, as_settings
 from spin_diffusion.evaluation import decoded, distances, make_features, score_summary, scores
 from spin_diffusion.judging import Evaluate
@@ -25,7 +26,6 @@ from spin_diffusion.scorers import load_scorers
 from spin_diffusion.self_play import Iteration, SPINTrainer, enable_checkpointing
 from spin_diffusion.supervised import fine_tune, prefer
 from spin_diffusion.training_set import Rows
-from spin_diffusion.verbs.setting import Data, Reading, load_data, open_device, opened_run
 
 
 def prepare(model: str, data: str, out: str, reading: Reading, pairs: bool, device: str, seed: int) -> int:
