@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,15 @@ def make_model(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_to_collect_in_libraries() -> None:
+def nothing_to_collect_in_libraries() -> Iterator[None]:
     """accelerate collects garbage after every training, a third of a second each time for what transformers imports."""
     import peft  # noqa: F401
     from transformers import GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()  # or extensions complain at exit of what they leak
 
 
 TEMPLATE = (

@@ -1,5 +1,6 @@
 """The report of a run: `report.md` and its figures."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def _evaluation(players: dict[str, Evaluation]) -> Any:
         means = [found.means[metric] for found in players.values()]
         axes.errorbar(range(len(means)), [m["mean"] for m in means], [m["error"] for m in means], marker="o", capsize=3)
         axes.set_xticks(range(len(means)), ["start", *map(str, range(len(means) - 1))])
-        axes.set(title=metric, xlabel="iteration")
+        axes.set_title(textwrap.fill(LABELS[metric], 28), fontsize=10)
+        axes.set_xlabel("iteration (bars: standard error)", fontsize=9)
         axes.grid(alpha=0.3)
     return figure
 
