@@ -38,11 +38,11 @@ OPTIONS: list[tuple[list[object], str]] = [
 @pytest.mark.parametrize(("options", "words"), OPTIONS)
 def test_options(spin: Any, toys: Path, tmp_path: Path, options: list[object], words: str) -> None:
     known = {"MODEL": toys / "sd" / "pipeline", "IMAGES": toys / "sd" / "images"}
-    code, _, err = spin("run", *[known.get(str(item), item) for item in options], "--out", "run")
+    code, _, err = spin("run", *[known.get(str(item), item) for item in options], "--out", "runs/run")
     assert code == 2, err
     assert words in err
     assert err.count("\n") == 1, err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def missing(images: Path) -> None:

@@ -73,6 +73,7 @@ def evaluate(
         raise InputError(f"n must be at least 1, got {samples}")
     accelerator = open_device(device, config.optimization.precision, config.seed)
     plugins, measure = load_scorers(scorers), make_features(features)
+    parts = load_parts(model)
     settings = {
         "verb": "eval", "model": model, "data": data, "players": list(players), "n": samples,
         "scorers": list(scorers), "features": features, "sampler": asdict(config.sampler), "seed": config.seed,
@@ -81,7 +82,8 @@ def evaluate(
     results: dict[str, Any] = {}
     with opened_run(out, settings, accelerator) as folder:
         for number, player in enumerate([None, *players]):
-            parts = load_parts(model, player)
+            if player is not None:
+                parts = load_parts(model, player)
             found = load_data(parts, data, folder, reading, accelerator, config.seed)
             if not number:
                 log_start(accelerator)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,17 @@ def opened_run(out: str, settings: dict[str, Any], accelerator: Any) -> Iterator
     """The run folder, held by the main process while all work in it; bad input leaves none that was not there."""
     path = Path(out)
     if accelerator.is_main_process:
-        fresh = not path.exists()
+        made = [each for each in (path, *path.parents) if not each.exists()]
         with RunFolder(path, package="spin-diffusion", settings=settings):
             accelerator.wait_for_everyone()
             try:
                 yield path
             except InputError:
-                if fresh and not _worth_keeping(path):
+                if made and not _worth_keeping(path):
                     shutil.rmtree(path)
+                    with suppress(OSError):  # others may have put something beside it
+                        for parent in made[1:]:
+                            parent.rmdir()
                 raise
     else:
         accelerator.wait_for_everyone()
