@@ -6,9 +6,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from sam_cnn.restoring import Restore
 from sam_cnn.variants import Variant
 
-VARIANTS = get_args(Variant)
+VARIANTS, RESTORES = get_args(Variant), get_args(Restore)
 # foreach optimisers hold temporaries as large as the model, which must stay cheap
 FOREACH_UP_TO = 1 << 22
 
@@ -65,7 +66,7 @@ def _is_length(value: Any) -> bool:
 
 
 def check_options(
-    rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str, model: Any
+    rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str, model: Any, restore: Any
 ) -> None:
     """Refuse options of `SAM` that cannot be."""
     check_rho(rho)
@@ -81,6 +82,8 @@ def check_options(
         raise ValueError(f"alpha belongs to gsam and looksam and must be finite, got {alpha} for {variant}")
     if norm_over not in ("perturbed", "all"):
         raise ValueError(f"norm_over must be perturbed or all, got {norm_over!r}")
+    if restore not in RESTORES:
+        raise ValueError(f"restore must be copy or pointer, got {restore!r}")
 
 
 def rho_from_lr(optimizer: torch.optim.Optimizer, rho: tuple[float, float], lr: tuple[float, float]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sam_cnn.base import check_options, make_base
+from sam_cnn.restoring import Restore
 from sam_cnn.two_pass import UNFINISHED, TwoPassOptimizer
 from sam_cnn.variants import DEFAULT_ALPHA, GradientPair, Variant
 
@@ -77,9 +78,10 @@ class SAM(TwoPassOptimizer):
         same_rng: bool = False,
         sync_ascent: bool = True,
         check_finite: bool = True,
+        restore: Restore = "copy",
         **base_options: Any,
     ) -> None:
-        check_options(rho, eta, variant, interval, alpha, norm_over, model)
+        check_options(rho, eta, variant, interval, alpha, norm_over, model, restore)
         super().__init__(
             make_base(params, base_optimizer, base_options),
             GradientPair(variant, DEFAULT_ALPHA[variant] if alpha is None else alpha),
@@ -92,6 +94,7 @@ class SAM(TwoPassOptimizer):
             same_rng=same_rng,
             sync_ascent=sync_ascent,
             check_finite=check_finite,
+            restore=restore,
         )
 
     # -- the step -----------------------------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ class SAM(TwoPassOptimizer):
         self._pair.load(self.parameters(), own.get("directions", {}))
 
     def __getstate__(self) -> dict[str, Any]:
-        transients = ("_backup", "_second", "_stash", "_phase", "_warned", "step")
+        transients = ("_weights", "_all_finite", "_second", "_stash", "_phase", "_warned", "step")
         return {key: value for key, value in self.__dict__.items() if key not in transients}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
