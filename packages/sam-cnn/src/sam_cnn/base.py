@@ -10,8 +10,9 @@ from sam_cnn.restoring import Restore
 from sam_cnn.variants import Variant
 
 VARIANTS, RESTORES = get_args(Variant), get_args(Restore)
-# foreach optimisers hold temporaries as large as the model, which must stay cheap
-FOREACH_UP_TO = 1 << 22
+# foreach optimisers hold temporaries as large as the model, which must stay cheap, and go through all of it once an
+# operation, which with large tensors costs more than python's loop
+FOREACH_UP_TO, FOREACH_MEAN_UP_TO = 1 << 22, 1 << 14
 
 
 def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -47,8 +48,9 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
 def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:
     """Where python and not memory is the limit, and nothing was said: foreach has the same bits as torch's loop."""
     chosen = any(optimizer.defaults.get(name) for name in ("fused", "differentiable", "capturable"))
-    size = sum(param.numel() for group in optimizer.param_groups for param in group["params"])
-    if not type(optimizer).__module__.startswith("torch.optim") or chosen or size > FOREACH_UP_TO:
+    sizes = [param.numel() for group in optimizer.param_groups for param in group["params"]]
+    too_large = sum(sizes) > min(FOREACH_UP_TO, FOREACH_MEAN_UP_TO * len(sizes))
+    if not type(optimizer).__module__.startswith("torch.optim") or chosen or too_large:
         return
     for settings in (optimizer.defaults, *optimizer.param_groups):
         if settings.get("foreach", False) is None and not settings.get("fused"):

@@ -14,6 +14,8 @@ from torch.autograd.graph import increment_version
 from sam_cnn.perturbation import Tensors, copy_all
 
 Restore = Literal["copy", "pointer"]
+# elements from which on an exchange costs less than two copies, which go through whole lists in one call
+EXCHANGE_FROM = 1 << 16
 
 
 class Backup:
@@ -63,41 +65,63 @@ class Backup:
 
 
 class Exchange:
-    """Parameters point to other memory, where w + step g is, and after the second pass to their own again.
+    """Large parameters point to other memory, where w + step g is, and after the second pass to their own again.
 
-    No weight is copied, and nothing is held between steps: w + step g takes the memory of the gradient, which nobody
-    needs any more. Whoever looks at a parameter's own memory in the second pass (a view of it) sees w.
+    None of their weights is copied: w + step g takes the memory of the gradient, which nobody needs any more. Whoever
+    looks at such a parameter's own memory in the second pass (a view of it) sees w. Small ones are copied.
     """
 
     def __init__(self) -> None:
+        self._small = Backup()
+        self._large = False
         self._moved: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._checked = False
 
     def save(self, params: Tensors) -> None:
-        """Nothing: the weights stay where they are.
+        """Copy the small ones.
 
         Raises:
             ValueError: in a process group.
         """
-        _check_one_process()
+        if not self._checked:  # the optimiser may have been built before the process group
+            _check_one_process()
+            self._checked = True
+        self._held = []
+        small = [param for param in params if param.numel() < EXCHANGE_FROM]
+        self._small.save(small)
+        self._large = len(small) < len(params)
 
     def add(self, params: Tensors, grads: Tensors, step: float, spent: bool) -> None:
         """Point to w + step g, which takes the gradients' memory where they are spent."""
-        for param, grad in zip(params, grads, strict=True):
-            weights = param.data
-            moved = torch.add(weights, grad, alpha=step, out=grad if spent and _may_hold(grad, weights) else None)
-            self._moved.append((param, weights, moved))
-            param.data = moved
-        increment_version(params)  # as a change in place does: a backward pass through what was computed at w fails
+        if self._large:
+            pairs = list(zip(params, grads, strict=True))
+            for param, grad in pairs:
+                if param.numel() >= EXCHANGE_FROM:
+                    self._exchange(param, grad, step, spent)
+            small = [pair for pair in pairs if pair[0].numel() < EXCHANGE_FROM]
+            params, grads = [param for param, _ in small], [grad for _, grad in small]
+        if params:
+            self._small.add(params, grads, step, spent)
+
+    def _exchange(self, param: Tensor, grad: Tensor, step: float, spent: bool) -> None:
+        weights = param.data
+        moved = torch.add(weights, grad, alpha=step, out=grad if spent and _may_hold(grad, weights) else None)
+        self._moved.append((param, weights, moved))
+        param.data = moved
+        increment_version(param)  # as a change in place does: a backward pass through what was computed at w fails
 
     def restore(self) -> None:
-        """Point back; weights that were moved or converted meanwhile are copied there."""
+        """Point and copy back; large weights that were moved or converted meanwhile are copied too."""
+        self._small.restore()
         for param, weights, moved in self._moved:
             if param.data_ptr() == moved.data_ptr():
                 param.data = weights
+                increment_version(param)
             else:
                 param.copy_(weights)
-        increment_version([param for param, _, _ in self._moved])
-        self._moved = []
+        # released in the next step: an allocator that gets back two models at once returns them to the system
+        self._held, self._moved = self._moved, []
 
 
 def _may_hold(grad: Tensor, weights: Tensor) -> bool:

@@ -128,7 +128,7 @@ class TwoPassOptimizer(OptimizerWrapper):
             raise RuntimeError("same_rng=True without a closure: call record_rng() before the first forward pass")
         self.last_skip = None
         groups = groups_to_perturb(self.param_groups)
-        if not self.climbs or not groups:
+        if self.steps % self.interval or not groups:
             return self._one_pass(zero_grad)
         params = [param for _, members, _ in groups for param in members]
         grads = [grad for _, _, members in groups for grad in members]

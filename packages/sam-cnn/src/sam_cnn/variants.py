@@ -80,6 +80,8 @@ class GradientPair:
     def turn(self) -> None:
         """After the second pass: change the gradients in place."""
         params, first = self._first
+        if not params:
+            return
         self.forget()
         pairs = [(param, grad, param.grad) for param, grad in zip(params, first, strict=True) if param.grad is not None]
         if not pairs:
