@@ -81,18 +81,23 @@ class Side:
         return time.perf_counter() - start
 
 
-def measure(model, x, kinds, options):
+def turns(names, shuffle, in_a_row):
+    """Whose step is next, in one repeat."""
+    if in_a_row:
+        shuffle(names)
+        return [name for name in names for _ in range(STEPS)]
+    return [name for _ in range(STEPS) for name in shuffle(names) or names]
+
+
+def measure(model, x, kinds, options, in_a_row=False):
     """{side: smallest seconds of each repeat}, and whether all SAMs ended at the same weights."""
     sides = {name: Side(model, kind, options) for name, kind in kinds.items()}
     seconds = {name: [] for name in sides}
-    order = list(sides)
     shuffle = random.Random(0).shuffle
     for repeat in range(REPEATS + 1):
         best = dict.fromkeys(sides, float("inf"))
-        for _ in range(STEPS):
-            shuffle(order)
-            for name in order:
-                best[name] = min(best[name], sides[name].step(x))
+        for name in turns(list(sides), shuffle, in_a_row):
+            best[name] = min(best[name], sides[name].step(x))
         if repeat:  # the first warms up
             for name, value in best.items():
                 seconds[name].append(value)
@@ -102,10 +107,10 @@ def measure(model, x, kinds, options):
     return seconds, bool(all((end - ends[0]).abs().max() < 1e-3 * moved for end in ends))
 
 
-def rows(models, settings=SETTINGS, *, base_step_counts=False, **options):
+def rows(models, settings=SETTINGS, *, base_step_counts=False, in_a_row=False, **options):
     """One comparison a model, setting and peer; the base optimiser's own step is taken off unless it counts.
 
-    `settings` are ids of rows with the options of our side; `options` go to every side's base optimiser.
+    `settings` are ids of rows with the options of our side; `in_a_row` gives each side its turn for a whole repeat; `options` go to every side's base optimiser.
     """
     results = []
     for id, ours in settings.items():
@@ -113,7 +118,7 @@ def rows(models, settings=SETTINGS, *, base_step_counts=False, **options):
         for name, make in models.items():
             torch.manual_seed(0)
             model, x = make()
-            seconds, same = measure(model, x, kinds, options)
+            seconds, same = measure(model, x, kinds, options, in_a_row)
             tensors = list(model.parameters())
             size = f"{name}: {sum(p.numel() for p in tensors)} parameters in {len(tensors)} tensors"
             question = f"{size}; beyond two passes" + ("" if base_step_counts else " and a plain SGD step")

@@ -249,6 +249,11 @@ def test_processes_agree_and_global_ascent_is_the_single_process_step(two_proces
         assert torch.allclose(torch.tensor(found, dtype=torch.float64), reference.flatten(), atol=1e-12)
 
 
+def test_exchanging_pointers_is_refused_in_several_processes(two_processes):
+    for said in two_processes["pointers"]:
+        assert said.startswith("restore='pointer' is for one process")
+
+
 def test_a_local_ascent_without_the_model_that_exchanges_gradients_warns(data, make, monkeypatch):
     _, optimizer, closure = make(data, sync_ascent=False)
     optimizer.step(closure)  # a single process: nothing to say

@@ -52,15 +52,13 @@ def with_gradients(params: Iterable[Tensor]) -> tuple[Tensors, Tensors]:
 
 
 class FiniteCheck:
-    """Whether no element is infinite or NaN; called with a list of tensors.
-
-    It holds what GradScaler's kernel reads and writes, so that a call makes no tensor.
-    """
+    """Holds what GradScaler's kernel reads and writes, so that a check makes no tensor."""
 
     def __init__(self) -> None:
         self._found, self._one = (torch.full((), value, dtype=torch.float32, device="cpu") for value in (0.0, 1.0))
 
     def __call__(self, tensors: Tensors) -> bool:
+        """Whether no element is infinite or NaN."""
         dtypes = {tensor.dtype for tensor in tensors}
         on_cpu = all([tensor.is_cpu for tensor in tensors])  # noqa: C419 - the faster here
         if not on_cpu or type(tensors[0]) is not Tensor or len(dtypes) > 1 or not dtypes.pop().is_floating_point:

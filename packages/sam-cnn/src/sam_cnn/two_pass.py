@@ -69,13 +69,18 @@ class TwoPassOptimizer(OptimizerWrapper):
             check_exchange(self.parameters(), self.model)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in `OptimizerWrapper`; with restore='pointer' the parameters must be plain tensors with memory of their own.
+        """Add a group to the base optimiser; it may set its own `rho` and `adaptive`.
 
         Raises:
-            ValueError: likewise, or if they are not.
+            ValueError: if a parameter is in another group, rho is negative or not finite, or restore='pointer' does
+                not go with the parameters.
         """
         super().add_param_group(param_group)
-        self._check_restore()
+        try:
+            self._check_restore()
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     @property
     def variant(self) -> Variant:
