@@ -304,7 +304,8 @@ def test_a_configuration_that_is_not_there_or_a_folder(refused: Callable[..., st
         (["x", "--num-steps"], ["--num"]),
         (["x", "--num-steps", "1.5"], ["--num-steps", "int", "1.5"]),
         (["x", "--noise", "loud"], ["--noise", "'absorbing', 'multinomial'", "loud"]),
-        (["x", "--rates", "1,two"], ["--rates", "two"]),
+        (["x", "--rates", "1,two"], ["--rates: expected float. got", "two"]),
+        (["x", "--optimiser.sizes", "3,big"], ["--optimiser.sizes: expected int. got", "big"]),
         (["x", "--words"], ["--words", "commas"]),
         (["x", "--words", "--no-compile"], ["--words", "commas"]),
         (["x", "--no-num-steps"], ["--no-num-steps"]),
@@ -320,6 +321,7 @@ def test_bad_options_are_one_line_that_names_them(
     line = refused("train", *arguments)
     assert line.startswith("shared-core train: ")
     assert [word for word in words if word not in line] == [], line
+    assert "Union" not in line
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_a_folder_left_by_a_kill_before_its_first_file_is_taken(tmp_path: Path) 
 def test_what_a_kill_left_half_written_is_gone_when_the_run_goes_on(run: Path) -> None:
     (run / "iter_0").mkdir()
     (run / "iter_0" / ".abc.part").write_text("half")
+    (run / "iter_0" / ".tmpa1B2c3").write_text("half of what safetensors was writing")
     (run / ".model.part").mkdir()
     (run / ".model.part" / "weights").write_text("half")
     _open(run, seed=0).close()

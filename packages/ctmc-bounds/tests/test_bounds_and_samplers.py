@@ -16,12 +16,15 @@ from ctmc_bounds import (
     Marginals,
     NetworkScore,
     NetworkShape,
+    TableData,
     TimeFrozen,
     Training,
+    UniformCTMC,
     Uniformization,
     cavity_to_posterior,
     cavity_to_score,
     certified_bound,
+    constant,
     denoising_score_entropy,
     exp_const,
     fit_constant,
@@ -39,12 +42,14 @@ from ctmc_bounds import (
     score_to_posterior,
     telescoped_bound,
     train_cavity_network,
+    two_point,
 )
 from ctmc_bounds.certified import _excess
-from ctmc_bounds.identities import chi_square_per_cell, verify_identities
+from ctmc_bounds.identities import chi_square_per_cell, expected_jumps, verify_identities
 from ctmc_bounds.planner import fewest_steps, horizon, stopping_for
 from ctmc_bounds.spaces import EnumeratedSpace
 from ctmc_bounds.spec import hmm, mix, random, read_data
+from shared_core.errors import InputError
 
 
 def test_the_two_forms_of_girsanov_agree_for_any_estimator(mix6, grid):
@@ -192,8 +197,6 @@ def test_uniformization_with_every_envelope_and_violations(mix6):
         Uniformization(grid).sample(100, wild, torch.Generator().manual_seed(0))
     with pytest.raises(EnvelopeError, match="times the envelope of thinning"):
         make_sampler("thinning", grid).sample(100, wild, torch.Generator().manual_seed(0))
-    redone = Uniformization(grid, envelope="adaptive").sample(50, wild, torch.Generator().manual_seed(0))
-    assert redone.tokens.shape == (50, 6)
 
 
 def test_the_same_seed_gives_the_same_draws(mix6, grid):
@@ -251,9 +254,59 @@ def test_a_trained_network_learns_and_resumes_to_the_bit(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_identities_hold_on_laws_of_each_kind():
-    for spec in ("mix:d=4", "two-point:d=3", "hmm:d=3,S=3", "random:d=2,S=5"):
-        assert [check.name for check in verify_identities(read_data(spec)) if not check.holds] == []
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        ("mix:d=4", {}),
+        ("two-point:d=3", {}),
+        ("hmm:d=3,S=3", {}),
+        ("random:d=2,S=5", {}),
+        ("two-point:d=3", {"N": 1}),  # an interval over which the score varies a hundredfold
+        ("mix:d=3", {"delta": 1e-8, "N": 64}),
+        ("mix:d=3", {"T": 0.02}),  # hardly any jump
+        ("mix:d=3", {"delta": 2.0}),
+        ("markov:d=3,stay=1", {}),
+        ("hmm:d=3,sharp=0", {}),
+        ("ising:d=4,J=200", {}),
+        (TableData(np.full((2, 2, 2), 1 / 8)), {}),  # (G) = 0
+        (TableData([0.3, 0.7]), {}),
+        (TableData([[0.0, 0.0], [1.0, 0.0]]), {}),
+    ],
+)
+def test_identities_hold_on_laws_of_each_kind(data, options):
+    law = read_data(data) if isinstance(data, str) else data
+    assert [check for check in verify_identities(law, **options) if not check.holds] == []
+
+
+def test_the_path_kl_is_integrated_to_rounding_on_coarse_grids():
+    for law, schedule in ((two_point(3), exp_const(6, 0.01, 1)), (mix(3), constant(6, 0, 2))):
+        coarse, fine = (girsanov_terms(law, TimeFrozen(schedule), nodes=nodes).total for nodes in (8, 16))
+        assert coarse == pytest.approx(fine, rel=1e-9)
+        assert TimeFrozen(schedule).law(law).kl <= coarse
+
+
+def test_expected_jumps_of_the_exact_reversal_are_the_limit(mix6):
+    marginals = Marginals(mix6, EnumeratedSpace(2, 6))
+    found = expected_jumps(marginals, TimeFrozen(exp_const(6, 0.01, 256)))
+    assert found == pytest.approx(mix6.ctmc.expected_jumps(6, 0.01), rel=2e-3)
+
+
+def test_plans_say_what_is_out_of_reach(mix6):
+    _, (short,) = plan_steps(mix6.ctmc, 1e-3, 0.01, mix6, samplers=["thinning"], T=0.5)
+    assert (short.N, short.calls) == (None, None)
+    assert "raise T" in short.basis
+    _, (endless,) = plan_steps(mix6.ctmc, 1e-3, 0.0, mix6, samplers=["thinning"], grid="constant")
+    assert endless.calls is None
+    assert "delta = 0" in endless.basis
+    _, (worst,) = plan_steps(mix6.ctmc, 1e-3, 0.01, None, samplers=["thinning"], T=1.0)
+    assert worst.N is None
+    for tv, d in ((0.5, 1), (0.9, 1), (0.0, 3), (1.0, 3)):
+        with pytest.raises(InputError, match=r"tv = .*1 - S\^-d"):
+            stopping_for(UniformCTMC(2, d), tv)
+    with pytest.raises(InputError, match=r"eps = -1"):
+        plan_steps(mix6.ctmc, -1, 0.01, mix6)
+    with pytest.raises(InputError, match=r"0 <= delta < T = 0.05"):
+        plan_steps(mix6.ctmc, 1e-3, 0.1, mix6, T=0.05)
 
 
 def test_noised_tokens_have_the_marginal(mix6):

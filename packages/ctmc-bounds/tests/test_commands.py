@@ -92,7 +92,8 @@ def test_scan_gives_exponents_and_resumes_row_by_row(run, tmp_path, monkeypatch)
     ("over", "values"), [("d", "4,8"), ("T", "2,4"), ("delta", "0.1,0.01"), ("eps", "0.1,0.01"), ("sigma", "0.1,0.2")]
 )
 def test_scan_over_everything(run, over, values):
-    assert len(rows(run("scan", "--over", over, "--values", values, "--samplers", "paper", "--N", 8, "--json"))) == 2
+    steps = () if over == "eps" else ("--N", 8)
+    assert len(rows(run("scan", "--over", over, "--values", values, "--samplers", "paper", *steps, "--json"))) == 2
 
 
 def test_scan_over_S_and_a_fixed_step(run):
@@ -117,6 +118,13 @@ def test_plan_with_and_without_data(run):
     worst = rows(run("plan", "--S", 3, "--d", 10, "--eps", 0.1, "--tv", 0.05, "--samplers", "paper,thinning", "--json"))
     assert worst[0]["N"] > 100
     assert worst[1]["calls"] > 10
+
+
+def test_a_plan_that_nothing_can_meet_says_why(run, recwarn):
+    plan = ("plan", "--data", "mix:d=3", "--eps", 0.001, "--delta", 0.1, "--T", 0.5, "--json")
+    found = rows(run(*plan))
+    assert all((row["N"], row["calls"]) == (None, None) and "raise T" in row["basis"] for row in found)
+    assert [str(item.message) for item in recwarn.list] == []
 
 
 def test_schedule_sums_to_the_horizon(run):
@@ -178,7 +186,7 @@ BAD = {
     ("--sampler", "magic"): "--sampler: expected one of",
     ("--sampler", "euler", "--N", "4"): "h lambda = ",
     ("--representation", "product"): "representation product needs product data",
-    ("--score-noise", "-1"): "--score-noise -1.0: a standard deviation is >= 0",
+    ("--score-noise", "-1"): "--score-noise -1.0: a standard deviation is finite and >= 0",
     ("--score-noise", "0.1", "--representation", "counts"): "keeps the symmetry of the data",
     ("--network", "nowhere"): "holds no network.safetensors; make one with the verb train",
     ("--device", "mps:3"): "device",
@@ -205,14 +213,14 @@ def test_bad_input_of_other_verbs(run, tmp_path):
         ("plan", "--S", "2", "--d", "3", "--delta", "0.1", "--by", "exact"): "by exact needs --data",
         ("bound", "--sampler", "thinning"): "--sampler",
         ("compare", "--samplers", "paper,nope"): "'nope' is none of paper",
-        ("compare", "--calls", "0"): "a budget is at least 1 call",
+        ("compare", "--calls", "0"): "a budget is 1 to",
         ("scan", "--over", "N", "--values", ""): "--values",
         ("scan", "--over", "x", "--values", "1"): "--over",
         ("scan", "--over", "d", "--values", "4.5"): "must be whole numbers, got [4.5]",
         ("scan", "--data", "cat4", "--over", "d", "--values", "4"): "no key 'd'",
         ("sample", "--n", "0"): "n = 0: ask for at least one sample",
-        ("sample", "--save", "x.txt"): "give a name that ends in .npy or .csv",
-        ("sample", "--sampler", "thinning", "--delta", "0", "--grid", "constant"): "delta = 0 with sampler thinning",
+        ("sample", "--save", "x.txt"): "give the name of a file that ends in .npy or .csv",
+        ("sample", "--sampler", "thinning", "--delta", "0"): "delta = 0 with sampler thinning",
         ("sample", "--sampler", "uniformization", "--score-bias", "3"): "clip the score",
         ("train", "--delta", "0", "--out", str(tmp_path / "t")): "training needs delta > 0",
         ("verify", "--data", "mix:d=13"): "above the cap of 4096 for verify",
@@ -295,3 +303,166 @@ def test_bad_values_in_the_library_name_quantity_value_and_remedy():
     for call, words in cases:
         with pytest.raises(InputError, match=words):
             call()
+
+
+def test_bad_files_of_every_kind_are_one_line(run, tmp_path):
+    for name in ("zero.npy", "zero.npz", "zero.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "blank.csv").write_text("\n\n")
+    (tmp_path / "inf.csv").write_text("inf,0\n1,1\n")
+    (tmp_path / "huge.csv").write_text("1e300,0\n1,1\n")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
+    arrays = {
+        "rows.npy": np.zeros((0, 3), int), "words.npy": np.array(["a", "b"]), "complex.npy": np.full((2, 2), 0.25 + 1j),
+        "bits.npy": np.array([True, False]), "table.npy": np.full((2, 2), 0.25),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        np.save(tmp_path / name, array)
+    for name, S in (("vector.npz", [2, 3]), ("letter.npz", "x"), ("half.npz", 2.5)):
+        np.savez(tmp_path / name, S=S, d=2, probs=np.full(4, 0.25))
+    jsons = {
+        "kind.json": '{"kind": ["ising"]}', "list.json": "[1]",
+        "ragged.json": '{"kind": "markov", "d": 2, "initial": [0.5, 0.5], "transition": [[1, 0], [0]]}',
+        "null.json": '{"kind": "product", "probabilities": null}', "d.json": '{"kind": "ising", "d": 2.5}',
+        "J.json": '{"kind": "ising", "d": 3, "J": "strong"}',
+        "flat.json": '{"kind": "markov", "d": 2, "initial": 0.5, "transition": [[1.0]]}',
+    }  # fmt: skip
+    for name, text in jsons.items():
+        (tmp_path / name).write_text(text)
+    table = {
+        "zero.npy": "is empty", "zero.npz": "is empty", "zero.csv": "is empty", "blank.csv": "n >= 1",
+        "inf.csv": "holds inf; tokens are integers", "huge.csv": "holds 1e+300", "cut.npz": "cannot be read",
+        "rows.npy": "samples of shape (0, 3)", "words.npy": "dtype <U1", "complex.npy": "dtype complex128",
+        "bits.npy": "dtype bool", "table.npy:d=3": "takes no keys", "vector.npz": "S is [2, 3]",
+        "letter.npz": "S is 'x'", "half.npz": "S is 2.5", "kind.json": "kind ['ising'] is none of",
+        "list.json": "kind None is none of", "ragged.json": "transition is no array",
+        "null.json": "probabilities is no",
+        "d.json": "d = 2.5; expected a whole number", "J.json": "J = 'strong'; expected a number",
+        "flat.json": "do not fit",
+    }  # fmt: skip
+    for name, words in table.items():
+        code, out, err = run("law", "--data", tmp_path / name, "--N", 4)
+        assert (code, out, err.count("\n")) == (2, "", 1), (name, err)
+        assert words in err, name
+
+
+IDLE = {
+    ("law", "--c", 0.1, "--N", 32): "--N 32 has no effect beside --c",
+    ("law", "--sampler", "thinning", "--N", 32): "on thinning, which has no intervals",
+    ("law", "--theta", 0.3): "on samplers other than theta_trapezoidal",
+    ("law", "--clip"): "--clip has no effect on the exact score",
+    ("sample", "--envelope", "max"): "on samplers other than uniformization",
+    ("scan", "--over", "N", "--values", "4", "--c", 0.1): "--c 0.1 has no effect beside --over N",
+    ("scan", "--over", "T", "--values", "2", "--T", 3): "--T 3.0 has no effect beside --over T",
+    ("scan", "--over", "h", "--values", "0.5", "--N", 3): "beside --over h",
+    ("scan", "--over", "T", "--values", "2", "--h", 0.5, "--grid", "optimal"): "beside --h",
+    ("scan", "--over", "eps", "--values", "0.1", "--score-noise", 0.1): "beside --over eps",
+    ("scan", "--over", "d", "--values", "3", "--data", "mix:d=4"): "'d' is what is scanned over",
+    ("plan", "--data", "mix", "--S", 2, "--delta", 0.1): "--S 2 has no effect beside --data mix",
+    ("schedule", "--optimal", "--grid", "constant"): "--grid constant has no effect beside --optimal",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", IDLE)
+def test_an_option_without_effect_is_refused(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert IDLE[arguments] in err
+
+
+IMPOSSIBLE = {
+    ("law", "--score-bias", 1000): "the score at t = 6 is not finite",
+    ("law", "--score-bias", 100): "generator products, above the cap",
+    ("law", "--score-bias", ".inf"): "the bias of log-scores must be finite",
+    ("sample", "--score-bias", 100, "--n", 5): "the score is too large: clip it",
+    ("law", "--c", "nan"): "--c: expected float. got nan",
+    ("law", "--c", 1e-9): "more intervals than the cap",
+    ("law", "--T", 1e4): "T = 10000.0: beyond 700",
+    ("law", "--data", "hmm:d=3,d=4"): "each once",
+    ("scan", "--over", "d", "--values", "1e9"): "one score has d S values",
+    ("scan", "--over", "d", "--values", "20000"): "a table of the counts would take",
+    ("scan", "--over", "h", "--values", "0"): "must be above 0, got [0.0]",
+    ("scan", "--over", "h", "--values=-1"): "must be above 0, got [-1.0]",
+    ("scan", "--over", "sigma", "--values=-1"): "a standard deviation is >= 0",
+    ("scan", "--over", "N", "--values", ".nan"): "must be finite",
+    ("bound", "--constant", -1): "--constant -1.0: a universal constant is finite and above 0",
+    ("bound", "--constant", 0): "a universal constant is finite and above 0",
+    ("bound", "--C1", -5): "--C1 -5.0: the largest score is at least 1",
+    ("plan", "--data", "mix", "--eps", -1, "--delta", 0.1): "eps = -1.0: the target KL must be above 0",
+    ("plan", "--S", 2, "--d", 1, "--tv", 0.9): "1 - S^-d = 0.5",
+    ("verify", "--delta", 0): "give delta > 0",
+    ("sample", "--n", 10**9): "do not fit into memory",
+    ("compare", "--calls", ".inf"): "a budget is 1 to",
+    ("compare", "--samplers", "paper", "--calls", 1): "nothing to compare: paper: 1 calls are fewer than its jumps",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", IMPOSSIBLE)
+def test_what_cannot_be_computed_is_refused_in_one_line(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert IMPOSSIBLE[arguments] in err
+
+
+def test_strong_or_degenerate_laws_have_exact_laws(run):
+    for data in ("ising:d=5,J=200", "ising:d=5,J=-100", "hmm:d=3,sharp=0", "markov:d=4,stay=1"):
+        (row,) = rows(run("law", "--data", data, "--N", 32, "--json"))
+        assert 0 < row["KL"] < 0.1
+
+
+def test_a_clipped_score_is_within_its_envelope(run):
+    wild = ("--data", "ramps:d=3,S=8", "--score-bias", 3, "--n", 50, "--json")
+    for sampler in ("uniformization", "thinning"):
+        assert run("sample", "--sampler", sampler, *wild)[0] == 2
+        assert rows(run("sample", "--sampler", sampler, "--clip", *wild))[0]["n"] == 50
+    assert (
+        rows(run("sample", "--sampler", "uniformization", "--envelope", "adaptive", *wild))[0]["raised_envelopes"] > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        (("train", "--lr", -1), ("train", "--steps", 5, "--width", 4)),
+        (("train", "--width", 0), ("train", "--steps", 5, "--width", 4)),
+        (("scan", "--values", "8,0"), ("scan", "--values", "4,8")),
+        (("law", "--sampler", "euler", "--N", 2), ("law", "--N", 2)),
+        (("sample", "--sampler", "uniformization", "--score-bias", 3), ("sample", "--n", 5)),
+        (("verify", "--data", "mix:d=13"), ("verify", "--data", "mix:d=2")),
+    ],
+)
+def test_a_refused_run_leaves_its_folder_free(run, tmp_path, bad, good):
+    folder = tmp_path / "made" / "here"
+    data = ("--data", "digits:rows=2,cols=2") if bad[0] == "train" else ()
+    assert run(*bad, *data, "--out", folder)[0] == 2
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    assert run(*bad, *data, "--out", folder)[0] == 2
+    assert [item.name for item in folder.iterdir()] == []
+    code, _, err = run(*good, *data, "--out", folder, "--quiet")
+    assert code == 0, err
+    assert run(*bad, *data, "--out", folder)[0] == 2
+    assert (folder / "result.json").exists()
+
+
+def test_nothing_is_computed_or_saved_for_a_folder_of_another_run(run, tmp_path, monkeypatch):
+    assert run("law", "--N", 4, "--out", tmp_path / "a", "--quiet")[0] == 0
+    monkeypatch.setattr("ctmc_bounds.verbs.work._drawn", lambda *_: pytest.fail("draws were made"))
+    code, _, err = run("sample", "--n", 5, "--save", tmp_path / "new" / "x.npy", "--out", tmp_path / "a")
+    assert (code, "holds another run" in err) == (2, True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_calls_of_a_wrong_score_are_labelled(run):
+    few = {"law": ("--N", 8), "compare": ("--calls", 24, "--samplers", "paper"), "scan": ("--values", "8")}
+    for verb, options in few.items():
+        code, out, _ = run(verb, "--score-bias", 0.1, "--json", *options)
+        assert code == 0
+        assert any("expected with the exact score" in note for note in json.loads(out)["notes"])
+    assert "expected with the exact score" not in run("law", "--N", 8, "--json")[1]
+
+
+def test_compare_with_too_few_calls_says_so_without_a_warning(run, recwarn):
+    code, out, err = run("compare", "--samplers", "paper,tweedie", "--calls", "1", "--json")
+    assert (code, err, [str(item.message) for item in recwarn.list]) == (0, "", [])
+    assert "fewer than its jumps alone" in json.loads(out)["notes"][0]

@@ -32,6 +32,7 @@ from ctmc_bounds import (
     two_point,
 )
 from ctmc_bounds.exponential import chebyshev_coefficients, poisson_weights, uniformization
+from ctmc_bounds.identities import chi_square_limit, chi_square_per_cell
 from ctmc_bounds.kronecker import KroneckerBlocks
 from ctmc_bounds.spaces import CountSpace, EnumeratedSpace
 from ctmc_bounds.spec import cat4, hmm, mix, product, random, read_data
@@ -267,3 +268,57 @@ def test_a_hidden_chain_with_one_hidden_state_is_a_product():
     torch.testing.assert_close(data.cavity(x, 0.4), other.cavity(x, 0.4))
     assert isinstance(two_point(3), MixtureData)
     assert TableData(other.table.view(3, 3, 3)).d == 3
+
+
+def test_impossible_sequences_of_a_chain_have_probability_0():
+    data = MarkovChainData(4, [0.5, 0.5], [[1.0, 0.0], [0.3, 0.7]])
+    x = EnumeratedSpace(2, 4).representatives()
+    steps = torch.tensor([[1.0, 0.0], [0.3, 0.7]], dtype=torch.float64)
+    expected = 0.5 * torch.stack([steps[x[:, i], x[:, i + 1]] for i in range(3)]).prod(0)
+    torch.testing.assert_close(data.table, expected)
+    assert not data.full_support()
+    assert TimeFrozen(exp_const(6, 0.01, 16)).law(data).kl < 0.1
+
+
+def test_a_first_state_that_cannot_show_every_token_has_no_full_support():
+    data = HMMData(2, [1.0, 0.0], [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]])
+    assert float(data.table.min()) == 0
+    assert not data.full_support()
+    assert HMMData(2, [0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]]).full_support()
+
+
+@pytest.mark.parametrize("J", [200.0, -60.0])
+@pytest.mark.parametrize("d", [4, 5])
+def test_strong_couplings_of_the_ising_ring(J, d):
+    """A frustrated ring of odd length too, whose eigenvalues cancel."""
+    data, x = IsingRing(d, J, 0.0), EnumeratedSpace(2, d).representatives()
+    spin = 2.0 * x.double() - 1
+    energy = J * (spin * spin.roll(-1, 1)).sum(1)
+    expected = torch.softmax(energy, 0)
+    torch.testing.assert_close(data.table, expected, rtol=1e-12, atol=1e-300)
+    assert not data.full_support() or abs(J) < 70
+    drawn = data.sample(4000, torch.Generator().manual_seed(0))
+    seen = torch.bincount(EnumeratedSpace(2, d).number(drawn), minlength=2**d)
+    assert int(seen[expected < 1e-9].sum()) == 0
+
+
+@pytest.mark.parametrize(("S", "d"), [(2, 11), (3, 7), (5, 5), (13, 3)])
+def test_the_compiled_series_is_the_series(S, d):
+    from ctmc_bounds.exponential import _compiled_series, _series
+
+    blocks, generator = KroneckerBlocks(UniformCTMC(S, d)), torch.Generator().manual_seed(0)
+    start, diagonal = (torch.rand(S**d, dtype=torch.float64, generator=generator) for _ in range(2))
+    coefficients = chebyshev_coefficients(3.0)
+    plain = _series(blocks, 0.3, diagonal.clone(), start.clone(), coefficients)
+    torch.testing.assert_close(
+        _compiled_series(blocks, 0.3, diagonal, start, coefficients), plain, rtol=1e-12, atol=1e-14
+    )
+
+
+def test_counts_of_an_exchangeable_law_are_its_tokens_order_aside():
+    data = ExchangeableData(3, 4, torch.arange(1, 16, dtype=torch.float64) / 120)
+    space, n = EnumeratedSpace(3, 4), 40_000
+    seen = torch.bincount(space.number(data.sample(n, torch.Generator().manual_seed(0))), minlength=81).double()
+    expected = data.table * n
+    assert float(expected.sum()) == pytest.approx(n)
+    assert chi_square_per_cell(seen, expected) < chi_square_limit(expected, 1e-4)

@@ -1,4 +1,4 @@
-"""The brief's reference values, met to their digits."""
+"""Reference values computed independently, met to their digits."""
 
 import math
 
@@ -47,7 +47,7 @@ ISING = {
 
 @pytest.mark.parametrize("N", MIX)
 @pytest.mark.parametrize("representation", ["enumerated", "counts"])
-def test_table_9_1_mixture(mix6, grid, N, representation):
+def test_step_size_mixture(mix6, grid, N, representation):
     paper, middle, path, closed = MIX[N]
     frozen = TimeFrozen(grid(N))
     assert digits(frozen.law(mix6, init="exact", representation=representation).kl, paper)
@@ -57,20 +57,20 @@ def test_table_9_1_mixture(mix6, grid, N, representation):
 
 
 @pytest.mark.parametrize("N", ISING)
-def test_table_9_1_ising(ising6, grid, N):
+def test_step_size_ising(ising6, grid, N):
     paper, middle = ISING[N]
     assert digits(TimeFrozen(grid(N)).law(ising6, init="exact").kl, paper)
     assert digits(Midpoint(grid(N)).law(ising6, init="exact").kl, middle)
 
 
-def test_table_9_2_mixture_counts(grid):
+def test_dimension_mixture_counts(grid):
     paper = [TimeFrozen(grid(64)).law(mix(d), init="exact").kl for d in (64, 128, 256)]
     assert [digits(v, p) for v, p in zip(paper, ("8.382e-3", "1.7036e-2", "3.4150e-2"), strict=True)] == [True] * 3
     middle = [Midpoint(grid(64)).law(mix(d), init="exact").kl for d in (64, 128, 256)]
     assert [digits(v, p) for v, p in zip(middle, ("6.39e-6", "1.217e-5", "2.387e-5"), strict=True)] == [True] * 3
 
 
-def test_table_9_2_at_256_steps(grid):
+def test_dimension_at_256_steps(grid):
     assert digits(TimeFrozen(grid(256)).law(mix(256), init="exact").kl, "2.1396e-3")
     assert digits(Midpoint(grid(256)).law(mix(256), init="exact").kl, "9.36e-8")
 
@@ -79,7 +79,7 @@ def slope(d, e, a, b):
     return math.log(b / a) / math.log(e / d)
 
 
-def test_table_9_2_slopes_of_other_families(grid):
+def test_dimension_slopes_of_other_families(grid):
     values = {d: TimeFrozen(grid(64)).law(IsingRing(d), init="exact").kl for d in (6, 8, 10)}
     assert round(slope(6, 8, values[6], values[8]), 2) == 0.90
     assert round(slope(8, 10, values[8], values[10]), 2) == 0.98
@@ -99,7 +99,7 @@ def test_product_data_scale_exactly_with_d(grid):
     assert enumerated == pytest.approx(two, rel=1e-10)
 
 
-def test_table_9_3_two_point_data(grid):
+def test_early_stopping_two_point_data(grid):
     law = two_point(6)
     assert digits(TimeFrozen(grid(16)).law(law, init="exact").kl, "3.37e-2")
     assert digits(TimeFrozen(constant(6, 0.01, 16)).law(law, init="exact").kl, "5.28e-1")
@@ -111,7 +111,7 @@ def test_table_9_3_two_point_data(grid):
     ("delta", "distance", "steps", "value"),
     [(0.1, ".253607", 72, "2.57e-3"), (0.01, ".0294817", 94, "9.33e-4"), (0.001, ".00299476", 116, "2.14e-4")],
 )
-def test_table_9_3_cost_of_early_stopping(delta, distance, steps, value):
+def test_early_stopping_cost_of_early_stopping(delta, distance, steps, value):
     law = two_point(6)
     marginals = Marginals(law)
     assert digits(tv(marginals.probabilities(0.0), marginals.probabilities(delta)), distance)
@@ -120,7 +120,7 @@ def test_table_9_3_cost_of_early_stopping(delta, distance, steps, value):
     assert digits(TimeFrozen(schedule).law(law, init="exact").kl, value)
 
 
-def test_table_9_3_full_support_without_early_stopping(mix6):
+def test_early_stopping_full_support_without_early_stopping(mix6):
     for N, value, bound in ((32, "6.985e-3", "8.72e-3"), (64, "1.770e-3", "2.28e-3"), (128, "4.442e-4", "5.82e-4")):
         sampler = TimeFrozen(constant(6, 0, N))
         assert digits(girsanov_terms(mix6, sampler).total, bound)
@@ -128,7 +128,7 @@ def test_table_9_3_full_support_without_early_stopping(mix6):
         assert sampler.law(mix6).kl == pytest.approx(float(value), abs=6e-7)
 
 
-def test_table_9_4_horizon_and_alphabet(mix6, grid):
+def test_other_dependences_horizon_and_alphabet(mix6, grid):
     found = [TimeFrozen(constant(T, 0, 10 * T)).law(mix6).kl for T in (1, 2, 3, 4)]
     assert [digits(v, p) for v, p in zip(found, ("3.374e-3", "2.037e-3", "2.0126e-3", "2.0122e-3"), strict=True)] == [
         True
@@ -139,7 +139,7 @@ def test_table_9_4_horizon_and_alphabet(mix6, grid):
     ] * 4
 
 
-def test_schedules_of_section_5_3(mix6, ising6):
+def test_schedules(mix6, ising6):
     rows = [
         (mix6, ("1.70e-3", "3.90e-4", "7.86e-5")),
         (ising6, ("8.19e-3", "9.50e-4", "3.06e-4")),
@@ -152,12 +152,12 @@ def test_schedules_of_section_5_3(mix6, ising6):
         ] * 3
 
 
-def test_pitfall_1_state_frozen_samplers_have_other_laws(mix6, grid):
+def test_state_frozen_samplers_have_other_laws(mix6, grid):
     for name, printed in (("paper", "6.02e-3"), ("euler", "9.29e-3"), ("first_jump", "1.44e-2"), ("reject", "2.08e-2")):
         assert digits(make_sampler(name, grid(16)).law(mix6, init="exact").kl, printed)
 
 
-def test_pitfall_7_and_mixing_constants(mix6):
+def test_mixing_constants(mix6):
     marginals = Marginals(mix6)
     pi = marginals.space.uniform()
     assert digits(kl(marginals.probabilities(6), pi), "1.6e-11")
@@ -166,7 +166,7 @@ def test_pitfall_7_and_mixing_constants(mix6):
     assert digits(Thinning(exp_const(2, 0.01, 4)).law(mix6).kl, "1.15e-7")
 
 
-def test_pitfall_14_a_common_factor_makes_the_bound_loose(ising6, grid):
+def test_a_common_factor_makes_the_bound_loose(ising6, grid):
     sampler, biased = TimeFrozen(grid(64)), ConstantBias(ising6, 0.1)
     terms = girsanov_terms(ising6, sampler, biased, "exact")
     assert digits(terms.total, ".0925")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import torch
 from d3pm_ehr import EHRD3PM, Cohort, Diffusion, GaussianDiffusion, GeneratorConfig, Network, Training
-from d3pm_ehr.generator import empirical_laws
+from d3pm_ehr.cohort import empirical_laws
 from d3pm_ehr.objective import UniformTimes, training_loss
 from d3pm_ehr.sampling import sample_tokens
 from d3pm_ehr.schedule import noise_schedule, subsequence

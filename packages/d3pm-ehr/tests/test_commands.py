@@ -92,6 +92,20 @@ def test_import_train_sample_evaluate(
     assert "holds another run" in same[2]
 
 
+def test_weights_that_may_know_records_by_heart_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    from d3pm_ehr.verbs.models import _warn_of_memory
+
+    rows = [
+        {"step": s, "held_out_bound": b, "held_out_ce": c} for s, b, c in ((1, 9.0, 4.0), (2, 7.0, 3.0), (3, 6.0, 3.3))
+    ]
+    _warn_of_memory(rows, "ce", 70)
+    assert not caplog.text
+    _warn_of_memory(rows, "bound", 70)
+    assert "lowest at step 2 and 10 % higher at step 3, whose weights are kept" in caplog.text
+    _warn_of_memory(rows[::-1], "bound", 70)
+    assert "the held-out bound only rose: 70 records are too few" in caplog.text
+
+
 def test_conditions_from_the_command_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -159,6 +173,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["train", tmp_path, "--out", new], "is no cohort"),
         (["train", data, "--out", new, "--diffusion.timesteps", "0"], "timesteps must be at least 1, got 0"),
         (["train", data, "--out", new, "--diffusion.posterior", "joint"], "would sample a wrong law"),
+        (
+            [
+                "train",
+                data,
+                "--out",
+                new,
+                "--diffusion.posterior",
+                "joint",
+                "--training.loss",
+                "vlb",
+                "--diffusion.evidence",
+            ],
+            "evidence is for posterior mixture",
+        ),
         (["train", data, "--out", new, "--network.backbone", "gru"], "expected one of 'mlp', 'transformer', 'linear'"),
         (["train", data, "--out", run, "--training.steps", "31"], "holds another run"),
         (["sample", run, "--n", "0", "--out", new], "n must be at least 1, got 0"),
@@ -180,6 +208,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["evaluate", data, tmp_path / "none.csv", "--out", new], "none.csv: no such file"),
         (["evaluate", data, run, "--out", new], "is neither a cohort nor a MEDS data set"),
         (["info", tmp_path], "is no cohort"),
+        (["import", tmp_path, "--out", new], "is a folder without data/*.parquet"),
+        (["import", "embedded", "--rows", "0", "--out", new], "rows and codes must be at least 1, got 0"),
+        (
+            ["import", "embedded", "--truncate", "2", "--out", new],
+            "--truncate is for format mimic3, mimic4, meds, long",
+        ),
+        (["import", source, "--icd", "10", "--out", new], "--icd is for format mimic4, long, not for mimic3"),
+        (
+            ["sample", run, "--out", new, "--condition", "250", "--given", "250=0"],
+            "contradict each other about ICD9CM:250",
+        ),
+        (["evaluate", data, "", "--out", new], "so there is nothing to evaluate"),
+        (["evaluate", data, data, "--rows", "0", "--out", new / "e"], "rows and small must be at least 1"),
     ]
     for arguments, words in table:
         code, out, err = call(monkeypatch, capsys, *arguments, "--quiet")
@@ -190,8 +231,29 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (tmp_path / "mine.csv").read_text() == "x\n1\n"
 
 
+def test_a_stop_right_after_a_checkpoint_loses_no_line_of_the_metrics(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from d3pm_ehr.verbs import models
+
+    def save_and_stop(*arguments: Any) -> None:
+        save_state(*arguments)
+        raise KeyboardInterrupt
+
+    train, save_state = ["train", project / "data", "--out", tmp_path / "run", *SMALL], models.save_state
+    for _ in range(2):
+        monkeypatch.setattr(models, "save_state", save_and_stop)
+        assert call(monkeypatch, capsys, *train)[0] == 130
+    monkeypatch.setattr(models, "save_state", save_state)
+    assert call(monkeypatch, capsys, *train)[0] == 0
+    whole, stopped = ((folder / "metrics.jsonl").read_text() for folder in (project / "run", tmp_path / "run"))
+    assert stopped == whole
+
+
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_bits(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "d3pm_ehr", "train", str(project / "data")]
     options = ["--training.steps", "400", "--training.every", "20", *SMALL[4:]]
     run = subprocess.Popen([*command, "--out", str(tmp_path / "killed"), *options], env=os.environ)
@@ -204,7 +266,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Pat
     run.wait()
     assert checkpoint.exists()
     for name in ("killed", "whole"):
-        subprocess.run([*command, "--out", str(tmp_path / name), *options], check=True, env=os.environ)
+        assert call(monkeypatch, capsys, *command[3:], "--out", tmp_path / name, *options)[0] == 0
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert all(bool((first[name] == second[name]).all()) for name in second)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")]
@@ -212,10 +274,12 @@ def test_a_killed_training_goes_on_to_the_same_bits(project: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_model(project: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     options = ["--training.steps", "10", "--training.every", "5", *SMALL[4:]]
     train = ["-m", "d3pm_ehr", "train", str(project / "data")]
-    subprocess.run([sys.executable, *train, "--out", str(tmp_path / "one"), *options], check=True, env=os.environ)
+    assert call(monkeypatch, capsys, *train[2:], "--out", tmp_path / "one", *options)[0] == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 from d3pm_ehr import Bernoulli, Cohort, GaussianDiffusion, MedGAN, embedded_cohort, evaluate, nearest
 from d3pm_ehr.baselines import make_baseline
-from d3pm_ehr.fidelity import cooccurrence, correlation, fidelity, length_distance, mmd2, prediction_codes
+from d3pm_ehr.fidelity import (
+    cooccurrence,
+    correlation,
+    fidelity,
+    length_distance,
+    mmd2,
+    pair_errors,
+    prediction_codes,
+    prevalence,
+    r2,
+)
 from d3pm_ehr.guidance_table import effect_size
 from d3pm_ehr.nearest_records import _packed, _sparse
 from d3pm_ehr.privacy import attribute_inference, copies, membership
-from d3pm_ehr.utility import Task, _intervals, check_no_leak, custom_task, disease_tasks, scores
+from d3pm_ehr.utility import _intervals, check_no_leak, custom_task, disease_tasks, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -49,6 +59,19 @@ def test_correlation_of_a_constant_code_is_zero_and_never_nan() -> None:
     expected = np.corrcoef(cohort.dense()[:, 1:].T)
     np.testing.assert_allclose(found[1:, 1:], expected)
     np.testing.assert_array_equal(found[0], [1, 0, 0])
+
+
+@pytest.mark.parametrize("block", [7, 512])
+def test_pair_errors_in_blocks_are_those_of_whole_matrices(cohorts: tuple[Cohort, Cohort], block: int) -> None:
+    common = prevalence(cohorts[0]) >= 0.05
+    whole = [cooccurrence(cohort) for cohort in cohorts]
+    error = correlation(whole[0]) - correlation(whole[1])
+    between, off = error[np.ix_(common, common)], ~np.eye(int(common.sum()), dtype=bool)
+    upper = np.triu_indices(40, 1)
+    expected = {"cmd": np.linalg.norm(error), "cmd_floor": np.linalg.norm(between),
+                "correlation_mean_error": np.abs(between)[off].mean(),
+                "bigram_r2": r2(whole[0][upper], whole[1][upper])}  # fmt: skip
+    assert pair_errors(*cohorts, common, block) == pytest.approx(expected)
 
 
 def test_fidelity_of_the_same_records_is_perfect(cohorts: tuple[Cohort, Cohort]) -> None:
@@ -97,8 +120,6 @@ def test_the_six_diseases_are_found_and_their_codes_are_no_features() -> None:
     kidney = tasks["kidney disease"]
     assert {cohort.vocabulary.codes[i] for i in kidney.codes} == {"ICD9CM:403", "ICD9CM:404", "ICD9CM:585"}
     assert kidney.features(cohort).shape[1] == 256 - 3 + 3
-    with pytest.raises(InputError, match="column 5 makes the label and is among the features"):
-        check_no_leak(Task("x", (5, 9)), np.arange(8))
     assert (
         custom_task("death", ["401"], cohort.vocabulary).label(cohort).sum()
         == cohort.codes[:, cohort.vocabulary.codes.index("ICD9CM:401")].sum()
@@ -141,6 +162,40 @@ def test_privacy_ends(cohorts: tuple[Cohort, Cohort]) -> None:
     assert low < fresh["membership_auc"] < high  # type: ignore[operator]
     assert attribute_inference(train, train, 20) > 2 * attribute_inference(train, other, 20)
     assert copies(train, train)["exact_copies"] == 1
+
+
+def test_attribute_inference_by_hand() -> None:
+    targets = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]))
+    published = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 0, 1]]))
+    # codes 0 and 1 are known: rows 0, 2 get record 0 and rows 1, 3 record 1; code 2 (share 1/4) is never guessed, and
+    # code 3 (share 1/4) is guessed for all four and there for the first
+    assert attribute_inference(targets, published, 2) == pytest.approx(2 * 1 / (2 + 4))
+    one = 0.25 * np.log(4) + 0.75 * np.log(4 / 3)
+    assert attribute_inference(targets, published, 2, entropy=True) == pytest.approx(2 * one / (2 * one + 4 * one))
+    constant = Cohort.from_arrays(np.array([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]]))
+    # code 3 is in every record: its presence is no news and weighs nothing
+    assert attribute_inference(constant, constant, 1) > 0.5
+    assert attribute_inference(constant, published, 1, entropy=True) < attribute_inference(constant, published, 1)
+
+
+def test_attribute_inference_from_demographics() -> None:
+    codes = np.repeat(np.eye(3, dtype=int), 5, axis=0)
+    sex = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
+    rows = Cohort.from_arrays(codes, columns={"sex": sex})
+    assert attribute_inference(rows, rows, 0, columns=True) == 1
+    assert attribute_inference(rows, rows, 0) == 0  # nothing is known
+
+
+def test_a_label_left_among_the_features_is_told(cohorts: tuple[Cohort, Cohort]) -> None:
+    first = disease_tasks(cohorts[0].vocabulary)[0]
+    table = np.concatenate([cohorts[0].codes.toarray(), first.label(cohorts[0])[:, None]], 1)
+    copied = Cohort.from_arrays(table, [*cohorts[0].vocabulary.codes, "has_diabetes"])
+    with pytest.raises(
+        InputError, match="label 'diabetes' is left among the features: code has_diabetes is in exactly"
+    ):
+        evaluate(copied, copied, {}, sections=["utility"])
+    for task in disease_tasks(cohorts[0].vocabulary):
+        check_no_leak(task, cohorts[0])
 
 
 def test_effect_size() -> None:
@@ -194,6 +249,12 @@ def test_evaluation_always_has_the_two_rows(cohorts: tuple[Cohort, Cohort]) -> N
     assert result["records"]["reference"] == 600
     with pytest.raises(InputError, match="another vocabulary"):
         evaluate(*cohorts, {"x": embedded_cohort(10)})
+    assert 0 < result["privacy"]["copy"]["attribute_f1_entropy"] <= 1
+    for options, words in (({"rows": 0}, "rows 0"), ({"small": 0}, "small 0"), ({"floor": 1.0}, "floor 1.0")):
+        with pytest.raises(InputError, match=words):
+            evaluate(*cohorts, {}, **options)
+    with pytest.raises(InputError, match="x holds no records"):
+        evaluate(*cohorts, {"x": cohorts[0].take(np.arange(0))})
     with pytest.raises(InputError, match="at least 4 held-out"):
         evaluate(cohorts[0], cohorts[1].take(np.arange(3)), {})
 

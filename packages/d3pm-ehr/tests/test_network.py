@@ -18,11 +18,11 @@ from d3pm_ehr import (
     embedded_cohort,
 )
 from d3pm_ehr.checkpoint import load_state, save_state
-from d3pm_ehr.condition import Condition
+from d3pm_ehr.cohort import empirical_laws
+from d3pm_ehr.condition import Condition, Term
 from d3pm_ehr.denoiser import make_denoiser
-from d3pm_ehr.generator import empirical_laws
 from d3pm_ehr.process import DiscreteDiffusion
-from d3pm_ehr.sampling import Draws, sample_by_transition_times, sample_tokens
+from d3pm_ehr.sampling import Draws, _precision, sample_by_transition_times, sample_tokens
 from d3pm_ehr.schedule import noise_schedule, subsequence
 from d3pm_ehr.training import TrainingState
 from shared_core.errors import InputError
@@ -144,14 +144,17 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(cohort: Cohort, tmp_pa
         assert torch.equal(value, again.denoiser.state_dict()[name]), name
 
 
-def test_early_stopping_keeps_the_best_weights(cohort: Cohort) -> None:
-    few = cohort.take(np.arange(20))
-    settings = config(steps=400, patience=2, lr=0.05)
-    seen: list[float] = []
-    model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics["held_out_ce"]))
+@pytest.mark.parametrize("judge", ["bound", "ce"])
+@pytest.mark.parametrize("loss", ["ce", "vlb"])
+def test_early_stopping_keeps_the_best_weights(cohort: Cohort, judge: str, loss: str) -> None:
+    few, seen = cohort.take(np.arange(20)), []
+    settings = config(steps=400, patience=2, lr=0.05, judge=judge, loss=loss)
+    model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics))
     assert model.state.stopped
     assert model.state.step < 400
-    assert model.state.best_loss == min(seen)
+    values = [metrics[f"held_out_{judge}"] for metrics in seen]
+    assert model.state.best_loss == min(values)
+    assert min(values[-2:]) > min(values)
 
 
 def test_a_diverging_loss_is_told(cohort: Cohort) -> None:
@@ -260,7 +263,7 @@ def test_guidance_gradient_has_the_closed_form() -> None:
     y, z = torch.randn(2, 3, 7, generator=g, dtype=torch.float64)
     t = torch.tensor([2])
     reference = model.head(z)
-    found = guide.gradient(y, z, reference, 0.0, t)
+    found = guide.gradient(y, z, reference, 0.0, torch.zeros(3, 5, dtype=torch.uint8), t)
     a_y, a_z = model.head(y), model.head(z)
     s = torch.sigmoid(a_y)
     expected = (
@@ -351,7 +354,91 @@ def test_conditions_are_logic(cohort: Cohort) -> None:
         with pytest.raises(InputError, match=words):
             Condition.parse(text, names)
     with pytest.raises(InputError, match="any-of term"):
-        Condition.parse("250|272", names).fixed()
+        Condition.parse("250|272", names).fixed(names.layout)
+
+
+def test_conditions_fix_a_level_only_where_one_is_left(cohort: Cohort) -> None:
+    names = cohort.vocabulary
+    token = names.find("age")
+    assert Condition.parse("!250,sex=male", names).fixed(names.layout) == {names.find("250"): 0, names.find("sex"): 0}
+    assert Condition.parse("!sex=male", names).fixed(names.layout) == {names.find("sex"): 1}
+    with pytest.raises(InputError, match="does not say what to fix"):
+        Condition.parse("!age=0-9", names).fixed(names.layout)  # nine levels are left
+    many = ",".join(f"!age={level}" for level in names.levels_of(token)[:9])
+    assert Condition.parse(many, names).fixed(names.layout) == {token: 9}
+    for text in ("!sex=male,!sex=female", "250|272,!250|272", "age=0-9|age=10-19,age=20-29"):
+        with pytest.raises(InputError, match="contradicts itself"):
+            Condition.parse(text, names)
+    wanted = Condition.parse("250|272,!401", names)
+    wanted.refuse_given({names.find("250"): 0}, names)  # 272 may still be there
+    for given in ({"250": 0, "272": 0}, {"401": 1}):
+        with pytest.raises(InputError, match="contradict each other"):
+            wanted.refuse_given(names.fixed(given), names)
+
+
+def test_guidance_of_the_joint_form_reads_the_law_given_the_token_itself(cohort: Cohort) -> None:
+    """Joint with p' is mixture with p, so own-head guidance without the KL has to be the same update on either."""
+    from d3pm_ehr.layout import TokenLayout
+
+    g = torch.Generator().manual_seed(0)
+    updates = {}
+    for form in ("mixture", "joint"):
+        process = DiscreteDiffusion(TokenLayout([2] * 5), noise_schedule("cosine", 4), form=form)  # type: ignore[arg-type] # a literal
+        process.to("cpu", torch.float64)
+        # the offset makes the mixture's head p(x_0 | x_t) of the joint's p'
+        model = make_denoiser(process, Network(width=7), torch.full((5,), 0.3), evidence=form == "mixture").double()
+        with torch.no_grad():
+            weight = torch.randn(5, 7, generator=g.manual_seed(1), dtype=torch.float64)
+            model.output.weight.copy_(weight)  # type: ignore[union-attr, operator]
+        x, t = torch.tensor([[1, 0, 1, 0, 0]], dtype=torch.uint8), torch.tensor([3])
+        z = torch.randn(1, 7, generator=g.manual_seed(2), dtype=torch.float64)
+        guide = LangevinGuide(model, Guidance(strength=0.0), condition=Condition((Term(((0, 1),)),)))
+        updates[form] = guide(x, t, z, Draws(0, range(1), torch.device("cpu")))
+        torch.testing.assert_close(
+            process.clean_logits(x, t, model(x, t)), model.head(model.hidden(x, t)) + process.evidence(x, t)
+        )
+    torch.testing.assert_close(updates["joint"], updates["mixture"])
+
+
+def test_rare_levels_keep_their_share_over_many_absorbing_steps() -> None:
+    from d3pm_ehr.layout import TokenLayout
+
+    process = DiscreteDiffusion(TokenLayout([2] * 2000), noise_schedule("linear", 4000), "absorbing")
+    model = Fixed(process, torch.full((2000,), -11.5))  # a share of 1e-5
+    t = torch.tensor([4000])
+    steps = process.steps(t - 1, t)
+    leave = float(1 - steps.noise_s / steps.noise_t)
+    precision = _precision(model, model.logits)  # type: ignore[arg-type] # a denoiser in all that is used
+    u = torch.rand(500, 2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * leave  # all leave MASK
+    near = (u * 2**24).floor() / 2**24 if precision == torch.float32 else u  # what a float32 draw can be
+    drawn = process.step_back(
+        torch.full((500, 2000), 2, dtype=torch.uint8), model.logits.expand(500, -1), t - 1, t, near
+    )
+    assert 0 < int((drawn == 1).sum()) < 30  # ten of a million; float32 gave more than a hundred
+
+
+def test_importance_sampled_times_give_the_same_expected_loss(trained: EHRD3PM) -> None:
+    from d3pm_ehr.objective import ImportanceTimes, UniformTimes, training_loss
+
+    model, rows = trained.denoiser, embedded_cohort(3000, seed=9, codes=24).tokens().repeat(4, 1)
+    g = torch.Generator().manual_seed(0)
+    found = {}
+    for times in (UniformTimes(6), ImportanceTimes(6)):
+        times.update(torch.arange(1, 7).repeat(11), torch.tensor([1.0, 1, 2, 5, 9, 4]).repeat(11))
+        t, weights = times.draw(len(rows), g)
+        x_t = model.process.corrupt(rows, t, g)
+        with torch.no_grad():
+            loss, each = training_loss(model.process, rows, x_t, t, weights, model(x_t, t), "vlb", 0.0)
+        found[type(times).__name__] = float(loss), float((each * weights).std()) / len(rows) ** 0.5
+    (first, one), (second, two) = found.values()
+    assert abs(first - second) < 4 * (one**2 + two**2) ** 0.5
+
+
+def test_a_constant_code_is_told_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    rows = Cohort.from_arrays(np.array([[1, 0, 1], [1, 0, 0]] * 8), ["all", "none", "some"])
+    model = EHRD3PM(config(steps=2), "cpu").fit(rows)
+    assert "2 codes are in none or in all of the 16 training records: all, none" in caplog.text
+    assert len(model.vocabulary.codes) == 3
 
 
 def test_a_saved_model_is_the_same_and_holds_no_record(trained: EHRD3PM, tmp_path: Path) -> None:
@@ -411,6 +498,11 @@ def test_numpy_and_data_frames_are_accepted() -> None:
     table = embedded_cohort(200, codes=6, columns=False).codes.toarray()
     model = EHRD3PM(config(steps=3), "cpu").fit(pd.DataFrame(table, columns=list("abcdef")))
     assert model.vocabulary.codes == tuple("abcdef")
+    frame = embedded_cohort(5, codes=6).frame()
+    assert frame.shape == (5, 9)
+    assert set(frame["sex"]) <= {"male", "female"}
+    with pytest.raises(InputError, match="row 1, column 2: a code is 0 or 1, got nan"):
+        Cohort.from_arrays(np.array([[0, 1, 0], [0, 0, np.nan]]))
     with pytest.raises(InputError, match="row 1, column 2: a code is 0 or 1, got 3"):
         Cohort.from_arrays(np.array([[0, 1, 0], [0, 0, 3]]))
     with pytest.raises(InputError, match="no rows"):

@@ -180,6 +180,35 @@ def test_the_bound_lies_above_the_likelihood_for_every_kernel(kernel: str, steps
     assert _exact_bound(process) >= float(-(LAW * law.log()).sum()) - 1e-9
 
 
+@pytest.mark.parametrize("kernel", ["uniform", "marginal", "absorbing"])
+@pytest.mark.parametrize("form", ["mixture", "joint"])
+def test_reverse_of_mixed_columns_is_bayes_rule_on_the_matrices(kernel: str, form: str) -> None:
+    layout, g = TokenLayout([2, 3, 3]), torch.Generator().manual_seed(0)
+    marginals = torch.tensor([0.3, 0.1, 0.2, 0.7, 0.5, 0.25, 0.25], dtype=F64)
+    process = DiscreteDiffusion(layout, noise_schedule("cosine", 8), kernel, marginals, form).to("cpu", F64)
+    clean = torch.stack([torch.randint(k, (30,), generator=g) for k in layout.levels], 1).to(torch.uint8)
+    t = torch.full((30,), 5)
+    noisy, logits = process.corrupt(clean, t, g), torch.randn(30, layout.logits, generator=g, dtype=F64)
+    binary, triple = process.reverse(noisy, logits, t - 3, t)
+    binary = binary if kernel == "absorbing" else torch.stack([1 - binary, binary], -1)
+    heads = layout.probabilities(logits)
+    heads = [torch.stack([1 - heads[0], heads[0]], -1), heads[1]]
+    for group, column, found in ((0, 0, binary[:, 0]), (1, 0, triple[:, 0]), (1, 1, triple[:, 1])):
+        size = layout.groups[group].levels + int(kernel == "absorbing")
+        pi = process.pi[group].expand(2, -1)[column] if kernel != "absorbing" else torch.eye(size, dtype=F64)[-1]
+        at, before = float(process.abar[5]), float(process.abar[2])
+        to_t, to_s, whole = _kernel(at / before, pi), _kernel(before, pi), _kernel(at, pi)
+        for row, a in enumerate(noisy[:, layout.groups[group].start + column].tolist()):
+            p = torch.nn.functional.pad(heads[group][row, column], (0, size - layout.groups[group].levels))
+            if kernel == "absorbing" and a < size - 1:
+                expected = torch.eye(size, dtype=F64)[a]
+            elif form == "mixture":
+                expected = (p[:, None] * to_t[:, a] * to_s / whole[:, a, None].clamp_min(1e-300)).sum(0)
+            else:
+                expected = to_t[:, a] * (p @ to_s)
+            torch.testing.assert_close(found[row], expected / expected.sum())
+
+
 def test_mixture_reaches_one_binary_token_exactly_and_joint_does_not() -> None:
     abar, pi = noise_schedule("cosine", 10), torch.full((1, 2), 0.5, dtype=F64)
     found = {}

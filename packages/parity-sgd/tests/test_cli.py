@@ -3,11 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from parity_sgd import cli
+from parity_sgd.reproduce.claim_set import decided_by_slope
+from parity_sgd.scaling import loglog_slope
+from shared_core.claims import Context, Measurement
 from shared_core.cli import run
 
 VERBS = [cli.train, cli.predict, cli.scaling, cli.ablate, cli.neurons, cli.fit, cli.sample, cli.reproduce]
@@ -79,6 +85,56 @@ def test_an_interrupted_run_goes_on_bit_identically(
     assert "width was 64, is 32" in capsys.readouterr().err
 
 
+def test_a_finished_run_called_again_stays_as_it_is(small_train: list, tmp_path: Path) -> None:
+    assert call(*small_train) == 0
+    files = sorted(path for path in (tmp_path / "run").rglob("*") if path.suffix != ".png" and path.is_file())
+    before = [path.read_bytes() for path in files]
+    assert call(*small_train) == 0
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_run_killed_within_its_first_rows_writes_them_all(
+    small_train: list, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert call(*small_train) == 0
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole.splitlines(keepends=True)[0])
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    assert call(*small_train) == 0
+    assert metrics.read_bytes() == whole
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"half")
+    capsys.readouterr()
+    assert call(*small_train) == 2
+    assert "checkpoint.safetensors is not a safetensors file" in capsys.readouterr().err
+
+
+def test_an_interrupted_sweep_measures_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from parity_sgd import studies
+
+    sweep = ["scaling", "--k", 2, "--ds", "16,8,12,8", "--seeds", 3, "--json", "--out"]
+    assert call(*sweep, tmp_path / "whole") == 0
+    whole = capsys.readouterr().out
+    assert [row["d"] for row in json.loads(whole)] == [8, 12, 16]
+    measure = studies.per_step_batch
+
+    def stopped(k: int, ds: list[int], **options: int) -> object:
+        if ds == [16]:
+            raise KeyboardInterrupt
+        return measure(k, ds, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "per_step_batch", stopped)
+        assert call(*sweep, tmp_path / "cut") == 130
+    assert sorted(path.name for path in (tmp_path / "cut" / "sizes").iterdir()) == ["12.json", "8.json"]
+    capsys.readouterr()
+    assert call(*sweep, tmp_path / "cut") == 0
+    assert capsys.readouterr().out == whole
+    assert (tmp_path / "cut" / "table.csv").read_bytes() == (tmp_path / "whole" / "table.csv").read_bytes()
+
+
 def test_predict_and_its_warning_number(capsys: pytest.CaptureFixture) -> None:
     assert call("predict", "--k", 4, "--width", 64, "--seeds", 3, "--json") == 0
     captured = capsys.readouterr()
@@ -129,10 +185,32 @@ def test_sample_then_fit(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 def test_reproduce_a_claim(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert (
-        call("reproduce", "--scale", "smoke", "--claims", "batch-formula,rotation,width", "--out", tmp_path / "r") <= 1
+        call("reproduce", "--scale", "smoke", "--claims", "batch-formula,rotation,width", "--out", tmp_path / "r") == 0
     )
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert [row["id"] for row in result["claims"]] == ["width", "batch-formula", "rotation"]
+    assert [row["verdict"] for row in result["claims"]] == ["not at this scale", "reproduced", "reproduced"]
+
+
+def test_exponents_are_undecided_at_smoke_scale_whatever_they_are(tmp_path: Path) -> None:
+    found = Measurement({"k=2": 1.0}, True, (0.9, 1.1), "8 seeds")
+    for scale, holds in (("smoke", None), ("laptop", True), ("paper", True)):
+        context = Context(scale, 0, torch.device("cpu"), None)  # type: ignore[arg-type]
+        for measured in (found, replace(found, holds=False)):
+            decided = decided_by_slope(context, measured)
+            assert decided.holds == (measured.holds if holds else None)
+            assert decided.note.endswith("8 seeds")
+
+
+def test_the_interval_of_a_slope_is_that_of_linear_regression() -> None:
+    rng = np.random.default_rng(0)
+    d = np.array([8, 16, 32, 64, 128, 256])
+    inside = 0
+    for _ in range(500):
+        slope, low, high = loglog_slope(d, 3.0 * d**1.7 * np.exp(0.2 * rng.standard_normal(6)))
+        assert low < slope < high
+        inside += low <= 1.7 <= high
+    assert inside / 500 == pytest.approx(0.95, abs=0.03)
 
 
 BAD = [
@@ -165,6 +243,9 @@ BAD = [
     (["sample", "data.csv", "--d", 4, "--n", 10**14, "--k", 2], "numbers are beyond 2^31"),
     (["predict", "--k", 2, "--width", 0], "width must be at least 1"),
     (["predict", "--k", 12, "--width", 8], "k must be at most 10"),
+    (["scaling", "--k", 6, "--ds", "100,200"], "at most 1e+12 can be drawn"),
+    (["scaling", "--k", 200, "--ds", "300,400"], "range of a float32"),
+    (["train", "--d", 300, "--k", 200, "--width", 8], "range of a float32"),
     (["scaling", "--k", 2, "--ds", "8,16", "--width", 0], "width must be at least 1"),
     (["scaling", "--k", 2, "--ds", "8,16", "--width", -1], "width must be at least 1"),
     (["scaling", "--k", 2, "--ds", "8,16", "--learning-rate", 0], "learning-rate must be positive"),

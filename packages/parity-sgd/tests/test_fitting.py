@@ -9,8 +9,8 @@ import torch
 from parity_sgd.baselines import brute_force, gaussian_elimination, sgd_relu_hinge, sgd_same_network
 from parity_sgd.fitting import fit_file, fit_support, independence_p_value
 from parity_sgd.parity import SparseParity
-from parity_sgd.searches import FitSettings
-from parity_sgd.tables import read_table, write_table
+from parity_sgd.searches import SEARCHES, FitSettings
+from parity_sgd.tables import read_table, warn_about_copies, write_table
 from shared_core.errors import InputError
 
 
@@ -55,13 +55,54 @@ def test_agreement_by_frequencies_alone_confirms_nothing() -> None:
     assert found.p_value > 1e-3
 
 
-def test_a_column_that_is_not_needed_is_named() -> None:
+@pytest.mark.parametrize("rare", [-1.0, 1.0])
+def test_a_column_that_is_not_needed_is_named(rare: float) -> None:
     rng = np.random.default_rng(1)
     X, y = SparseParity(8, [1]).sample(4000)
-    X[:, 5] = torch.from_numpy(np.where(rng.random(4000) < 0.02, -1.0, 1.0))  # nearly constant
+    X[:, 5] = torch.from_numpy(np.where(rng.random(4000) < 0.02, rare, -rare)).float()  # nearly constant
     found = fit_support(X, y, 2, method="brute-force")
     assert found.support == (1, 5)
     assert "without 'x5' the others agree in 1.0000: it may not belong" in found.note
+
+
+def test_p_values_are_those_of_chance_where_nothing_is_planted() -> None:
+    """Biased columns and labels, the strongest of 28 pairs: P(p <= q) must not exceed q."""
+    values = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        X = torch.from_numpy(rng.choice([-1.0, 1.0], (300, 8), p=[0.3, 0.7])).float()
+        y = torch.from_numpy(rng.choice([-1.0, 1.0], 300, p=[0.4, 0.6])).float()
+        values.append(fit_support(X, y, 2, method="brute-force", seed=seed).p_value)
+    for q in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(values) <= q) <= q + 3 * (q * (1 - q) / 300) ** 0.5
+
+
+def test_the_interval_holds_the_label_noise_as_often_as_it_says() -> None:
+    inside = 0
+    for seed in range(200):
+        X, y = SparseParity(8, [1, 5], noise=0.1, seed=seed).sample(600)
+        found = fit_support(X, y, 2, method="brute-force", seed=seed)
+        inside += found.agreement_low <= 0.9 <= found.agreement_high
+    assert inside / 200 > 0.95 - 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_copied_rows_are_warned_about_and_chance_repeats_are_not() -> None:
+    rng = np.random.default_rng(0)
+    copies = torch.from_numpy(np.tile(rng.choice([-1.0, 1.0], (500, 20)), (16, 1)))
+    assert "7500 of 8000 rows have the features of another one" in (warn_about_copies(copies) or "")
+    for d, p in ((3, 0.5), (10, 0.5), (8, 0.02), (20, 0.1), (40, 0.5)):
+        for _ in range(20):
+            assert warn_about_copies(torch.from_numpy(rng.choice([-1.0, 1.0], (2000, d), p=[p, 1 - p]))) is None
+
+
+def test_a_method_that_cannot_run_is_refused_before_the_others_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wide.csv"
+    write_table(path, *SparseParity(120, k=2).sample(100))
+    monkeypatch.setitem(SEARCHES, "sign-sgd", None)  # a call would fail otherwise
+    with pytest.raises(InputError, match="supports is beyond"):
+        fit_file(path, 8, methods=["sign-sgd", "brute-force"])
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -182,6 +223,9 @@ def test_biased_and_correlated_columns_are_warned_about(caplog: pytest.LogCaptur
         (2, {"epochs": 0}, "epochs"),
         (2, {"batches": 0}, "batches"),
         (2, {"learning_rate": 0.0}, "learning-rate"),
+        (2, {"learning_rate": float("nan")}, "learning-rate"),
+        (2, {"decay": float("nan")}, "decay"),
+        (2, {"decay": 11.0}, "decay"),
         (2, {"noise": 0.5}, "noise"),
     ],
 )

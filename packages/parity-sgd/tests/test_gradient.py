@@ -106,6 +106,15 @@ def test_packed_values_are_the_network(k: int) -> None:
         torch.testing.assert_close(wide.float(), expected)
 
 
+@pytest.mark.parametrize("codes", [(5, 1), (5, 3), (4, 2)])
+def test_points_of_another_size_are_refused(codes: tuple[int, int]) -> None:
+    W, a = random_weights(12, 3, torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=r"codes must be \(5, 2\)"):
+        batch_gradient(W, a, 2, torch.zeros(codes, dtype=torch.uint8), torch.ones(5))
+    with pytest.raises(InputError, match=r"a \(3,\)"):
+        batch_gradient(W, a[:2], 2, torch.zeros(5, 2, dtype=torch.uint8), torch.ones(5))
+
+
 def test_permuting_coordinates_permutes_the_gradient() -> None:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     W, a = random_weights(12, 5, torch.Generator().manual_seed(1))

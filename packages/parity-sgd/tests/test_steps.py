@@ -1,5 +1,6 @@
 """A whole run in one compiled call: the same bits as step by step, alone or with others, pruned or not."""
 
+import time
 from math import factorial
 
 import numpy as np
@@ -76,6 +77,37 @@ def test_stacked_seeds_are_single_runs_to_the_bit(d: int, batch: int, threads: i
         assert torch.equal(alone.W0, trainer.W0)
         assert torch.equal(alone.a, trainer.a)
         assert torch.equal(alone.W, trainer.W)
+
+
+def test_an_error_in_any_thread_is_raised() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for bad in range(4):
+            with pytest.raises(ZeroDivisionError):
+                each_in_threads(lambda item, bad=bad: 1 / (item - bad), range(4), torch.device("cpu"))
+        assert each_in_threads(lambda item: item * item, range(9), torch.device("cpu")) == [i * i for i in range(9)]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_after_an_error_no_thread_begins_another_item() -> None:
+    begun = []
+
+    def one(item: int) -> None:
+        begun.append(item)
+        if item == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            each_in_threads(one, range(100), torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    assert len(begun) <= 3
 
 
 def test_a_stacked_sweep_is_its_single_runs_whatever_the_stacking() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity_sgd.accuracy import exact_accuracy, wilson_interval
+from parity_sgd.accuracy import _sample_points, exact_accuracy, wilson_interval
 from parity_sgd.baselines import autograd_gradient
 from parity_sgd.codes import all_codes, pack, parity, random_codes, unpack
 from parity_sgd.gradient import batch_gradient, critical_batch, population_gradient, second_moment
@@ -140,6 +140,18 @@ def test_sampled_accuracy_covers_the_enumerated_one() -> None:
     assert sampled.method == "sampled"
     assert sampled.low <= sampled.value <= sampled.high
     assert abs(sampled.value - exact.value) < 4 * (0.25 / 20_000) ** 0.5
+
+
+def test_a_support_outside_the_network_has_no_accuracy() -> None:
+    with pytest.raises(InputError, match=r"0..d-1 = 0..4"):
+        exact_accuracy(torch.ones(2, 5), torch.ones(2), (0, 6))
+
+
+def test_a_network_is_not_scored_on_its_own_start() -> None:
+    """The seed of a start and that of the points it is scored on may be the same number."""
+    network = PolyParityNet.random(40, 2, 64, seed=3)
+    codes, _ = _sample_points(64, 40, (0, 1), 3, torch.device("cpu"))
+    assert (unpack(codes, 40) == network.W).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_ties_count_as_errors() -> None:

@@ -59,6 +59,16 @@ def test_a_resumed_run_is_bit_identical(batch: int, d: int, noise: float) -> Non
     assert second.step == 20
 
 
+def test_a_loaded_state_is_not_changed_by_the_run() -> None:
+    task, settings = SparseParity(20, k=2), SignSGD(16, 300, 20, 0.5)
+    first, second = Trainer(task, settings), Trainer(task, settings)
+    first.advance(3)
+    second.load_state_dict(first.state_dict())
+    kept = first.W.clone()
+    second.advance(5)
+    assert torch.equal(first.W, kept)
+
+
 def test_a_run_with_dead_neurons_does_not_depend_on_how_it_is_cut() -> None:
     task, settings = SparseParity(19, k=3), SignSGD(48, 3000, 80, 3.0)
     whole, cut = Trainer(task, settings), Trainer(task, settings)
@@ -145,12 +155,21 @@ print(peak(8_000_000) - small)  # its packed bits alone are 64 MB, its coordinat
         ({"decay": -1.0}, "decay must not be negative"),
         ({"learning_rate": 0.5, "decay": 3.0}, "decay \\* learning-rate must be at most 1, got 1.5"),
         ({"rho": -0.1}, "rho must not be negative"),
+        ({"decay": float("nan")}, "decay must not be negative, got nan"),
+        ({"learning_rate": float("inf"), "decay": 0.0}, "learning-rate must be positive, got inf"),
         ({"rho": 6.0}, "rho = 6 is not below the signal"),
     ],
 )
 def test_bad_settings_are_refused_in_a_line(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SignSGD.default(SparseParity(8, k=3), **changes)
+
+
+@pytest.mark.parametrize(("d", "k"), [(1000, 13), (300, 200)])
+def test_powers_beyond_float32_are_refused(d: int, k: int) -> None:
+    with pytest.raises(InputError, match="range of a float32"):
+        SignSGD.default(SparseParity(d, k=k), width=8, batch=100)
+    SignSGD(8, 100, 10, 0.5).check(SparseParity(1000, k=2))
 
 
 @pytest.mark.parametrize(

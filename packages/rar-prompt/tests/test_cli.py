@@ -80,6 +80,39 @@ def test_gen_run_report_compare_label_score(run_cli, model, tmp_path, monkeypatc
     assert (code, json.loads(out)["rows"][0]["accuracy"]) == (0, 0.5)
 
 
+def test_a_file_is_run_whole_and_a_missing_answer_is_told(run_cli, model, tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "Is it {i}?", "gold": "yes"}}\n' for i in range(120)))
+    code, out, err = run_cli("run", "q.jsonl", "--methods", "plain", "--model", model, "--out", "run")
+    assert code == 0
+    assert "120 of 120 answers" in out
+    assert "no field answer, so nothing is scored; fields not read: gold" in err
+
+
+def test_a_refused_run_leaves_no_folder_in_the_way_of_the_right_one(run_cli, model, tmp_path):
+    run = ["run", "coin-flip", "--n", 2, "--out", "run"]
+    for wrong in (["--model", "gpt"], ["--model", model, "--methods", "plain,few-shot"], ["--model", "http://h/v1"]):
+        assert run_cli(*run, *wrong)[0] == 2
+        assert not (tmp_path / "run").exists()
+    assert run_cli(*run, "--model", model)[0] == 0
+
+
+def test_resume_keeps_what_it_is_not_told(loopback, run_cli, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "k")
+    server = loopback("--key", "k")
+    run = ["run", "coin-flip", "--n", 2, "--model", f"{server.url}#m", "--endpoint.key-env", "MY_KEY", "--out", "run"]
+    code, _, err = run_cli(*run, "--spending.max-total-tokens", 1100)
+    assert code == 1
+    assert "the budget does not allow another call" in err
+    code, out, err = run_cli("resume", "run", "--endpoint.concurrency", 2, "--spending.max-total-tokens", 10**6)
+    assert code == 0, err
+    assert "6 of 6 answers" in out
+
+
+def test_votes_at_temperature_0_are_warned_of(run_cli, model):
+    _, _, err = run_cli("ask", "Q?", "--model", model, "--method", "plain*3")
+    assert "several samples at temperature 0" in err
+
+
 def test_a_changed_configuration_is_refused_and_the_difference_named(run_cli, model):
     run = ["run", "coin-flip", "--model", model, "--out", "run", "--n", 3]
     assert run_cli(*run)[0] == 0
@@ -118,6 +151,16 @@ def test_rephrase_then_respond_and_replay_a_run_as_a_model(run_cli, model, tmp_p
         for name in ("run", "again")
     )
     assert first == second
+
+
+@pytest.mark.parametrize("option", ["--rephrase-sampling.max-tokens", "--rephrase_sampling.max_tokens"])
+def test_rephrasings_have_settings_of_their_own(run_cli, model, tmp_path, option):
+    run = ["run", "coin-flip", "--n", 2, "--methods", "two-step", "--model", model, "--sampling.temperature", 0.5]
+    code, _, err = run_cli(*run, "--out", "run", option, 50)
+    assert code == 0, err
+    calls = [json.loads(line) for line in (tmp_path / "run" / "calls.jsonl").read_text().splitlines()]
+    used = {(c["stage"], c["sampling"]["max_tokens"], c["sampling"]["temperature"]) for c in calls if "sampling" in c}
+    assert used == {("rephrase", 50, 0.5), ("respond", 1024, 0.5)}
 
 
 def test_transfer_matrix_shares_rephrasings(run_cli, model, tmp_path):
@@ -234,12 +277,34 @@ def test_serve_applies_rar_and_keeps_the_conversation():
     assert "two-step" in [row["id"] for row in models["data"]]
 
 
+def test_serve_streams_the_whole_reply_as_one_piece():
+    async def go():
+        templates = load_templates()
+        proxy = Proxy(Scripted(lambda request: "four"), None, templates, Caller(templates=templates.hash))
+        async with TestClient(TestServer(proxy.app())) as client:
+            body = {"messages": [{"role": "user", "content": "2 + 2?"}], "stream": True}
+            body["stream_options"] = {"include_usage": True}
+            answer = await client.post("/v1/chat/completions", json=body)
+            return answer.content_type, await answer.text()
+
+    kind, text = asyncio.run(go())
+    assert kind == "text/event-stream"
+    *lines, last, end = text.split("\n\n")
+    assert (last, end) == ("data: [DONE]", "")
+    pieces = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert pieces[0]["choices"][0]["delta"] == {"role": "assistant", "content": "four"}
+    assert pieces[1]["choices"][0]["finish_reason"] == "stop"
+    assert pieces[2]["usage"]["total_tokens"] > 0
+
+
 def test_serve_answers_bad_requests_with_one_line():
     ok = [{"role": "user", "content": "?"}]
     bodies = [
         None,
         {"messages": []},
-        {"messages": ok, "stream": True},
+        {"messages": ok, "tools": [{"type": "function"}]},
+        {"messages": ok, "response_format": {"type": "json_object"}},
+        {"messages": ok, "temperature": -1},
         {"messages": ok, "n": 2},
         {"messages": [{"role": "assistant", "content": "x"}]},
         {"messages": [{"role": "user", "content": None}]},
@@ -268,6 +333,7 @@ BAD_FILES = {
     "k.parquet": ("nonsense", "k.parquet is not parquet"),
     "l.txt": ("A?", "l.txt: cannot read .txt"),
     "m.jsonl": ('{"question": "' + "x" * 1_000_000 + '"}\n', "line 1: the question has 1000000 characters"),
+    "o.jsonl": ('{"question": "A?", "kind": "number", "answer": "twelve"}\n', "'twelve' is none of the kind number"),
     "n.jsonl": ('{"question": "A?", "kind": "riddle"}\n', "line 1: there is no kind 'riddle'"),
 }
 
@@ -299,6 +365,10 @@ BAD_OPTIONS = [
     (["run", "coin-flip", "--models", "nope.yaml"], "nope.yaml: there is no such file"),
     (["run", "coin-flip", "--model", "http://h/v1#m", "--endpoint.key-env", "NO_KEY"], "NO_KEY holds no key"),
     (["run", "coin-flip", "--spending.max-cost", "1"], "needs a price"),
+    (["run", "coin-flip", "--sampling.temperature", "-1"], "temperature must be at least 0"),
+    (["run", "coin-flip", "--sampling.max-tokens", "0"], "max_tokens must be at least 1"),
+    (["run", "coin-flip", "--exemplars", "nope.jsonl"], "nope.jsonl: there is no such file"),
+    (["run", "."], "a folder; give a file"),
     (["resume", "nowhere"], "nowhere holds no run"),
     (["report", "nowhere"], "holds no records.jsonl"),
     (["compare", "nowhere", "nowhere"], "holds no records.jsonl"),
@@ -320,6 +390,14 @@ def test_bad_options_are_one_line(run_cli, model, options, words, monkeypatch):
     assert (code, out) == (2, ""), err
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_replies_that_are_no_text_are_one_line(run_cli, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "A?", "answer": "yes"}\n')
+    (tmp_path / "r.jsonl").write_bytes(b"\xff\xfe\n")
+    code, out, err = run_cli("score", "q.jsonl", "r.jsonl")
+    assert (code, out) == (2, "")
+    assert "r.jsonl is not UTF-8 text" in err
 
 
 def test_csv_and_parquet_hold_the_same_questions(tmp_path):

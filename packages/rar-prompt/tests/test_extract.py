@@ -1,6 +1,9 @@
 """Final answers out of replies that restate the question, hedge, list options, or contradict themselves."""
 
+import time
+
 import pytest
+from rar_prompt.drift import drift, essentials
 from rar_prompt.extract import EXTRACTORS, infer_kind, normal_gold
 from rar_prompt.items import Item
 
@@ -30,6 +33,12 @@ LETTERS = [
     ('You get "ol." The "o" is from "Pablo" and the "l" from "Daniel."', "ol"),
     ("nondro", "nondro"),
     ("NyxX", "nyxx"),
+    ("The answer is nk. Great!", "nk"),
+    ("The answer is n, k.", "nk"),
+    ("The answer is \\boxed{nk}.", "nk"),
+    ("The answer is nk, which is short.", "nk"),
+    ("The last letters are n and k. Concatenated: nk", "nk"),
+    ('Answer: Sure, the last letters are "n" and "k". Together they are "nk".', "nk"),
     ("The answer is LÉ.", "lé"),
     ("", None),
 ]
@@ -38,6 +47,9 @@ DATES = [
     ('"The date is 1/2/2020, what is next?" Answer: 1/3/2020', "01/03/2020"),
     ("It is May 1st, 2021.", "05/01/2021"),
     ("13/45/2020", None),
+    ("It is 1 May 2021.", "05/01/2021"),
+    ("It is the 1st of May 2021.", "05/01/2021"),
+    ("Final answer: 2021-05-01", "05/01/2021"),
 ]
 CHOICES = [
     ("B", "B"),
@@ -47,9 +59,17 @@ CHOICES = [
     ("The sea is large, but the answer is the pond.", "B"),
     ("It could be the sea or the pond.", None),
     ("Pond.", "B"),
+    ("It is either A or B.", None),
+    ("Answer: B because A is wrong", "B"),
     ("E", None),
 ]
-NUMBERS = [("3 + 4 = 7", "7"), ("The answer is 1,234.50 dollars", "1234.5"), ("none", None)]
+NUMBERS = [
+    ("3 + 4 = 7", "7"),
+    ("The answer is 1,234.50 dollars", "1234.5"),
+    ("none", None),
+    ("007 and -0.0", "0"),
+    ("1" * 400, "1" * 400),
+]
 CASES = {"yes-no": YES_NO, "letters": LETTERS, "date": DATES, "choice": CHOICES, "number": NUMBERS}
 
 
@@ -63,6 +83,17 @@ def test_the_final_answer_is_read(kind, text, value):
         choices=("the sea", "the pond", "a cup"),
     )
     assert EXTRACTORS[kind](text, item).value == value
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+@pytest.mark.parametrize("piece", ["w", "1", "a b ", "' ", "A. ", "not ", "answer ", "yes no ", "is heads\n", '"'])
+def test_a_degenerate_reply_is_read_in_no_time(kind, piece):
+    item = Item("1", "Was A born earlier than B?", "yes", "compare-ages", choices=("red", "blue"))
+    start = time.process_time()
+    EXTRACTORS[kind](piece * 10_000, item)
+    drift(item, piece * 10_000)
+    essentials(piece * 10_000)
+    assert time.process_time() - start < 1
 
 
 def test_a_nested_choice_is_not_a_second_one():

@@ -9,6 +9,8 @@ import sys
 import time
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from rar_prompt import Caller, ChatServer, Condition, Journal, Limits, Message, Request, Retry, Sampling, generate, plan
 from rar_prompt.chat import ProviderError, Reply, Usage
 from rar_prompt.evaluation import evaluate
@@ -71,6 +73,23 @@ def test_being_told_to_slow_down_spends_no_attempt():
 
     reply = asyncio.run(with_retries(send, Retry(attempts=2, base=0.001, cap=0.002)))
     assert reply.text == "fine"
+
+
+def test_an_empty_reply_was_paid_too():
+    replies = [Reply("", usage=Usage(3, 4)), Reply("fine", usage=Usage(3, 5))]
+
+    async def send():
+        reply = replies.pop(0)
+        if not reply.text:
+            raise ProviderError("no text", "empty", reply=reply)
+        return reply
+
+    reply = asyncio.run(with_retries(send, QUICK))
+    assert (reply.usage, reply.paid) == (Usage(3, 5), Usage(6, 9))
+    replies += [Reply("", usage=Usage(3, 4)), Reply("", usage=Usage(3, 4))]
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(with_retries(send, QUICK))
+    assert caught.value.reply.paid == Usage(6, 8)
 
 
 def test_attempts_are_counted_and_the_last_error_is_told():
@@ -216,12 +235,14 @@ def test_kill_9_and_resume_answers_each_question_once(loopback, tmp_path):
     assert len(server.served()) == count
 
 
-def test_ctrl_c_keeps_what_is_in_flight(loopback, tmp_path):
+@pytest.mark.parametrize("verb", ["run", "rephrase", "audit"])
+def test_ctrl_c_keeps_what_is_in_flight(loopback, tmp_path, verb):
     server = loopback("--latency", "0.3")
-    folder = tmp_path / "run"
-    process = subprocess.Popen(
-        run_command(server.url, folder), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    out = tmp_path / ("x.jsonl" if verb == "rephrase" else "out")
+    code = "from rar_prompt.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", code, verb, "coin-flip", "--model", f"{server.url}#m", "--out", str(out)]
+    command += ["--endpoint.concurrency", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while len(server.served()) < 8 and process.poll() is None:
         time.sleep(0.01)
     time.sleep(0.1)
@@ -229,7 +250,8 @@ def test_ctrl_c_keeps_what_is_in_flight(loopback, tmp_path):
     _, told = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted" in told
-    ok = [line for line in (folder / "calls.jsonl").read_text().splitlines() if '"status": "ok"' in line]
+    journal = out.with_name("x.jsonl.calls.jsonl") if verb == "rephrase" else out / "calls.jsonl"
+    ok = [line for line in journal.read_text().splitlines() if '"status": "ok"' in line]
     assert len(ok) == len(server.served())
 
 
@@ -274,6 +296,62 @@ def test_a_journal_of_100_000_calls_opens_at_once(tmp_path):
     journal.close()
     assert opened < 1
     assert looked_up < 1e-3
+
+
+def served_by(handler, *requests, model="m"):
+    """Replies or errors of a server that is one function."""
+
+    async def go():
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", handler)
+        async with TestServer(app) as server:
+            backend = ChatServer(str(server.make_url("/v1")), model, retry=QUICK)
+            found = await asyncio.gather(*(backend.complete(each) for each in requests), return_exceptions=True)
+            await backend.close()
+            return found
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(("status", "kind"), [(402, "auth"), (302, "model")])
+def test_spent_credit_and_redirects_stop_at_once(status, kind):
+    async def handler(asked):
+        return web.Response(status=status, text="no", headers={"Location": "http://127.0.0.1:9/"})
+
+    (error,) = served_by(handler, request())
+    assert (error.kind, error.fatal, error.attempts) == (kind, True, 1)
+
+
+def test_each_sample_has_its_own_seed():
+    seen = []
+
+    async def handler(asked):
+        seen.append((await asked.json()).get("seed"))
+        return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+    served_by(handler, *(Request((Message("user", "q"),), Sampling(seed=7), sample=i) for i in range(3)))
+    assert sorted(seen) == [7, 8, 9]
+
+
+def test_the_token_limit_has_the_name_that_openai_wants(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    settings = ChatServer("https://api.openai.com/v1", "m")._settings(request())
+    assert settings == {"temperature": 0.0, "max_completion_tokens": 1024}
+    assert ChatServer("http://host/v1", "m")._settings(request())["max_tokens"] == 1024
+
+
+def test_a_provider_that_is_away_stops_the_run_and_not_a_proxy():
+    def answer(asked):
+        raise ProviderError("away", "connection")
+
+    templates = load_templates()
+    conditions = [Condition(plan("plain", templates), Fake(answer))]
+    caller = Caller(templates=templates.hash, give_up=8)
+    records = asyncio.run(evaluate(generate("coin-flip", 100), conditions, templates, caller))
+    assert "8 calls in a row failed, the last one: away" in caller.stopping
+    assert 8 <= len(records) <= 8 + Fake.concurrency
+    caller = Caller(templates=templates.hash)
+    assert len(asyncio.run(evaluate(generate("coin-flip", 100), conditions, templates, caller))) == 100
 
 
 class Fake:

@@ -56,6 +56,19 @@ def test_waiting_requests_are_batched_and_answered_each(tiny):
         assert getattr(reply, "text", None) == backend.generate([request])[0].text or "no text" in str(reply)
 
 
+def test_a_prompt_that_is_too_long_fails_alone(tiny):
+    backend = LocalModel(*tiny, name="tiny", batch_size=4)
+    texts = ["yes " * 400, *(item.question for item in questions(5, 5))]
+    wanted = [Request((Message("user", text),), Sampling(max_tokens=12)) for text in texts]
+
+    async def go():
+        return await asyncio.gather(*(backend.complete(request) for request in wanted), return_exceptions=True)
+
+    long, *others = asyncio.run(go())
+    assert "the context 256" in str(long)
+    assert not any("context" in str(other) for other in others)
+
+
 def test_a_folder_is_loaded_with_its_chat_template(tiny, tmp_path):
     model, tokenizer = tiny
     model.save_pretrained(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rar_prompt.statistics import (
+    accuracy_interval,
     best_of,
     clustered_bootstrap,
     compare,
@@ -47,6 +48,34 @@ def test_wilson_ends_solve_their_equation(n, data):
 
 def test_wilson_reference():
     assert wilson(94, 105) == pytest.approx((0.8220879, 0.9404891), abs=1e-6)
+
+
+def test_repeats_of_a_question_do_not_narrow_the_interval():
+    draw = np.random.default_rng(0)
+    inside = naive = 0
+    for _ in range(300):
+        chance = draw.beta(0.3, 0.3, 30)  # most questions are always right or always wrong
+        right = (draw.random((30, 5)) < chance[:, None]).ravel().tolist()
+        low, high = accuracy_interval(right, np.repeat(np.arange(30), 5).tolist())
+        inside += low <= 0.5 <= high
+        low, high = wilson(sum(right), 150)
+        naive += low <= 0.5 <= high
+    assert 0.91 <= inside / 300 <= 0.98
+    assert naive / 300 < 0.8
+
+
+def test_single_answers_have_wilsons_interval_and_equal_repeats_count_once():
+    assert accuracy_interval([True] * 3 + [False] * 7, list(range(10))) == wilson(3, 10)
+    repeated = accuracy_interval([True] * 15 + [False] * 35, [index // 5 for index in range(50)])
+    assert repeated == pytest.approx(wilson(3, 10), abs=0.02)
+    assert accuracy_interval([True] * 20, [index // 5 for index in range(20)]) == wilson(4, 4)
+
+
+def test_no_change_on_few_items_is_not_certainty():
+    low, high = paired_bootstrap(0, 0, 20)
+    assert (1 - high) ** 20 == pytest.approx(0.025)
+    assert low == -high
+    assert clustered_bootstrap([0.0] * 40, [index // 2 for index in range(40)]) == (low, high)
 
 
 def test_holm_by_hand():
@@ -94,6 +123,19 @@ def test_the_best_of_equal_variants_is_no_discovery():
     assert sum(small) <= 6
 
 
+def test_the_best_of_equal_variants_is_no_discovery_with_repeats_either():
+    draw = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 5).tolist()
+
+    def answers():
+        return (draw.random((30, 5)) < draw.beta(0.3, 0.3, 30)[:, None]).ravel()
+
+    trials = [(np.stack([answers() for _ in range(3)]), answers()) for _ in range(60)]
+    found = [[best_of(*trial, groups, reps=300).p < 0.05 for trial in trials] for groups in (people, None)]
+    assert sum(found[0]) <= 7
+    assert sum(found[1]) > 9, "without clusters five samples count as five questions"
+
+
 def test_a_truly_better_variant_keeps_most_of_its_gain():
     draw = np.random.default_rng(0)
     baseline = draw.random(300) < 0.4
@@ -118,6 +160,7 @@ def test_kappa_by_hand():
         lambda: compare([True], [True, False]),
         lambda: paired_bootstrap(3, 3, 5),
         lambda: best_of(np.ones((2, 3)), np.ones(4)),
+        lambda: best_of(np.ones((2, 3)), np.ones(3), ["a", "a", "a"]),
         lambda: kappa([1], []),
     ],
 )

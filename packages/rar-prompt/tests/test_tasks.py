@@ -11,6 +11,12 @@ from rar_prompt.items import Item, check_item, check_unique
 from shared_core.errors import InputError
 
 
+def test_without_a_number_a_generator_gives_a_hundred_or_all_there_are():
+    assert len(generate("coin-flip")) == 100
+    people = generate("even-day", seed=3)
+    assert len({item.cluster for item in people}) == len(people) == 93
+
+
 @pytest.mark.parametrize("task", GENERATORS)
 def test_generators_repeat_themselves_and_differ_by_seed(task):
     first = generate(task, 60, 3)

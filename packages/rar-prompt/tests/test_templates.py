@@ -145,9 +145,11 @@ def test_user_text_is_never_a_template(question, rephrased):
         ("", ""),
         ('"', '"'),
         ('say "x"', 'say "x"'),
+        ('<think>What is "even"?</think>\n\n"What?"', "What?"),
+        ("<think>never ends", ""),
     ],
 )
-def test_one_outer_pair_of_quotes_is_dropped(given, kept):
+def test_reasoning_and_one_outer_pair_of_quotes_are_dropped(given, kept):
     assert clean_rephrasing(given) == kept
 
 

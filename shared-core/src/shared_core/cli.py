@@ -253,4 +253,13 @@ def _readable(message: str) -> str:
     text = re.sub(r"Expected a (?:typing\.)?Literal\[([^\]]*)\]\.?", r"expected one of \1.", text)
     text = re.sub(r"Expected a <class '(\w+)'>\.?", r"expected \1.", text)
     text = re.sub(r"Got value: (.*)$", r"got \1", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: (.*)$", _any_of, text)
     return text.replace("\u200b", "")
+
+
+def _any_of(found: re.Match[str]) -> str:
+    """What an option with several types (mostly: a type or nothing) would have taken, and what it was given."""
+    reasons, _, given = found[1].partition(" Given value type: ")
+    expected = [reason.partition(" got ")[0] for reason in reasons.removeprefix("- ").split(" - ")]
+    kept = [reason.removesuffix(".") for reason in expected if "NoneType" not in reason]
+    return f"{' or '.join(dict.fromkeys(kept))}. got {given.partition('Given value: ')[2]}"

@@ -89,7 +89,8 @@ class RunFolder:
 
     def _remove_parts(self) -> None:
         """Take away what a killed run was writing: nobody else writes here while the lock is held."""
-        for part in [*self.path.rglob(".*.part")]:
+        # the second pattern is how safetensors names what it has not renamed yet
+        for part in [*self.path.rglob(".*.part"), *self.path.rglob(".tmp??????")]:
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
             else:

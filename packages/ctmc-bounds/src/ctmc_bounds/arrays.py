@@ -6,13 +6,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from shared_core.errors import InputError
 from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def real(value: Any) -> Tensor:
-    """A float64 tensor of `value`; float32 is widened before anything is exponentiated or summed."""
+    """A float64 tensor of `value`; float32 is widened before anything is exponentiated or summed.
+
+    Raises:
+        InputError: for complex numbers, of which half would be dropped.
+    """
+    if value.is_complex() if isinstance(value, Tensor) else isinstance(value, np.ndarray) and np.iscomplexobj(value):
+        raise InputError("the values are complex numbers; give real ones")
     return torch.as_tensor(value, dtype=torch.float64)  # not via torch's default of float32
 
 

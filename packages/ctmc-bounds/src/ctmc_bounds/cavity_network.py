@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from shared_core.device import check_seed
 from shared_core.errors import InputError, RunError
 from shared_core.files import atomic_path
 from torch import Tensor, nn
 
-from ctmc_bounds.checks import check_times
+from ctmc_bounds.checks import check_space, check_times
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import NetworkScore
 from ctmc_bounds.losses import posterior_cross_entropy
@@ -28,12 +29,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """Size of a `CavityMLP`."""
+    """Size of a `CavityMLP`.
+
+    Raises:
+        InputError: unless width and layers are at least 1.
+    """
 
     S: int
     d: int
     width: int = 128
     layers: int = 2
+
+    def __post_init__(self) -> None:
+        check_space(self.S, self.d)
+        if self.width < 1 or self.layers < 1:
+            raise InputError(f"width = {self.width}, layers = {self.layers}: a network has at least 1 of each")
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,9 @@ class Training:
         T: largest noise level.
         delta: smallest noise level, above 0.
         seed: of weights and draws.
+
+    Raises:
+        InputError: for delta = 0 or outside (0, T), steps or batch below 1, lr not above 0, or a seed out of range.
     """
 
     steps: int = 4000
@@ -55,6 +68,12 @@ class Training:
     T: float = 6.0
     delta: float = 0.01
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_times(self.T, self.delta)
+        check_seed(self.seed)
+        if self.delta == 0 or self.steps < 1 or self.batch < 1 or not 0 < self.lr < math.inf:
+            raise InputError(f"training needs delta > 0, steps >= 1, batch >= 1 and a finite lr > 0, got {self}")
 
 
 class CavityMLP(nn.Module):
@@ -105,12 +124,9 @@ def train_cavity_network(
         report: called with (step, mean loss since the last report).
 
     Raises:
-        InputError: for delta = 0, or a checkpoint of another run.
+        InputError: for a checkpoint of another run.
         RunError: if the loss is not finite.
     """
-    check_times(training.T, training.delta)
-    if training.delta == 0 or training.steps < 1 or training.batch < 1 or not training.lr > 0:
-        raise InputError(f"training needs delta > 0, steps >= 1, batch >= 1 and lr > 0, got {training}")
     device = data.device
     network = make_network(shape, training.seed, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=training.lr)
@@ -204,9 +220,12 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Networ
     if not file.exists():
         raise InputError(f"{path} holds no network.safetensors; make one with the verb train")
     tensors, metadata = _read(file)
-    shape = NetworkShape(**metadata["shape"])
-    network = CavityMLP(shape)
-    network.load_state_dict({name.removeprefix("weight."): v for name, v in tensors.items() if name[:7] == "weight."})
+    weights = {name.removeprefix("weight."): v for name, v in tensors.items() if name[:7] == "weight."}
+    try:
+        network = CavityMLP(NetworkShape(**metadata["shape"]))
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{file} holds no network of this version: its weights do not fit its shape") from error
     return _estimator(network.to(device))
 
 

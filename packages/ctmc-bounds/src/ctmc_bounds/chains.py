@@ -8,7 +8,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from ctmc_bounds.arrays import real
-from ctmc_bounds.checks import check_probabilities
+from ctmc_bounds.checks import LATEST, check_probabilities
 from ctmc_bounds.data_laws import DataLaw, _kernel_column
 
 
@@ -27,8 +27,13 @@ class HMMData(DataLaw):
 
     def __init__(self, d: int, initial: Any, transition: Any, emission: Any) -> None:
         self.initial, self.transition, self.emission = real(initial), real(transition), real(emission)
-        H = len(self.initial)
-        if self.transition.shape != (H, H) or self.emission.ndim != 2 or len(self.emission) != H:
+        H = self.initial.numel()
+        if (
+            self.initial.ndim != 1
+            or self.transition.shape != (H, H)
+            or self.emission.ndim != 2
+            or len(self.emission) != H
+        ):
             raise InputError(
                 f"initial {tuple(self.initial.shape)}, transition {tuple(self.transition.shape)} and emission"
                 f" {tuple(self.emission.shape)} do not fit; expected (H,), (H, H), (H, S)"
@@ -43,7 +48,7 @@ class HMMData(DataLaw):
         return [_kernel_column(x[:, i], t, self.S) @ self.emission.T for i in range(self.d)]
 
     def _forward(self, noisy: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """P(z_i | x before i) of every site, and log P(x)."""
+        """P(z_i | x before i) of every site (0 after what is impossible), and log P(x)."""
         predicted, log_p = [self.initial.expand(len(noisy[0]), -1)], torch.zeros(len(noisy[0]), dtype=torch.float64)
         log_p = log_p.to(self.initial.device)
         for i, emitted in enumerate(noisy):
@@ -51,7 +56,7 @@ class HMMData(DataLaw):
             total = joint.sum(-1, keepdim=True)
             log_p = log_p + torch.log(total.squeeze(-1))
             if i + 1 < self.d:
-                predicted.append(joint / total @ self.transition)
+                predicted.append(joint / torch.where(total > 0, total, 1.0) @ self.transition)
         return predicted, log_p
 
     def _log_q(self, x: Tensor, t: Tensor) -> Tensor:
@@ -79,8 +84,9 @@ class HMMData(DataLaw):
         return torch.stack(tokens, 1)
 
     def full_support(self) -> bool:
-        """Positive transitions and emissions are enough; otherwise by the table."""
-        positive = (self.initial > 0).any() and (self.transition > 0).all() and (self.emission > 0).any(0).all()
+        """Enough: every transition possible, every token from some state, the first from some first state."""
+        first = (self.emission[self.initial > 0] > 0).any(0).all()
+        positive = first and (self.transition > 0).all() and (self.emission > 0).any(0).all()
         return bool(positive) or super().full_support()
 
 
@@ -94,7 +100,7 @@ class MarkovChainData(HMMData):
     """
 
     def __init__(self, d: int, initial: Any, transition: Any) -> None:
-        super().__init__(d, initial, transition, torch.eye(len(real(initial)), dtype=torch.float64))
+        super().__init__(d, initial, transition, torch.eye(real(initial).numel(), dtype=torch.float64))
 
     def full_support(self) -> bool:
         """Every first token and every transition possible, or d = 1."""
@@ -102,20 +108,26 @@ class MarkovChainData(HMMData):
 
 
 class IsingRing(DataLaw):
-    """p(x) proportional to exp(J sum_i s_i s_{i+1} + field sum_i s_i), s = 2x - 1, site d is site 0."""
+    """p(x) proportional to exp(J sum_i s_i s_{i+1} + field sum_i s_i), s = 2x - 1, site d is site 0.
+
+    Raises:
+        InputError: for couplings that are not finite, or so strong that every probability underflows.
+    """
 
     def __init__(self, d: int, J: float = 0.5, field: float = 0.1) -> None:
         if not (math.isfinite(J) and math.isfinite(field)):
             raise InputError(f"J = {J}, field = {field}: the couplings of the Ising ring must be finite")
         self._place(2, d)
+        self.J, self.field = J, field
         spin = torch.tensor([-1.0, 1.0], dtype=torch.float64)
         # divided by their largest entry: the law does not change, and strong couplings do not overflow
         self.bond = torch.exp(J * torch.outer(spin, spin) - abs(J))
         self.site = torch.exp(field * spin - abs(field))
         root = torch.sqrt(self.site)
-        small, large = torch.linalg.eigvalsh(root.unsqueeze(-1) * self.bond * root)
-        self.largest = large
-        self.log_Z = d * torch.log(large) + torch.log1p((small / large) ** d)
+        self.largest = torch.linalg.eigvalsh(root.unsqueeze(-1) * self.bond * root)[1]
+        self.log_Z = _log_trace_of_power(self.site.unsqueeze(-1) * self.bond, d)
+        if not bool(torch.isfinite(self.log_Z)):
+            raise InputError(f"J = {J}, field = {field}, d = {d}: all probabilities underflow; give weaker couplings")
 
     def _matrices(self, x: Tensor, t: Tensor) -> Tensor:
         """diag(site K_t(., x_i)) bond, (batch, d, 2, 2)."""
@@ -156,13 +168,26 @@ class IsingRing(DataLaw):
         return torch.stack(tokens, 1)
 
     def full_support(self) -> bool:
-        """Always."""
-        return True
+        """Whether no ratio of probabilities underflows: with weaker couplings all states have one."""
+        return 2 * self.d * (abs(self.J) + abs(self.field)) < LATEST
 
 
 def _normalise(matrix: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     largest = matrix.amax((-2, -1), keepdim=True)
-    return matrix / largest, log_scale + torch.log(largest.reshape(-1))
+    scale = torch.where(largest > 0, largest, 1.0)  # all 0: an impossible state
+    return matrix / scale, log_scale + torch.log(scale).reshape(log_scale.shape)
+
+
+def _log_trace_of_power(matrix: Tensor, power: int) -> Tensor:
+    """log tr M^power by squaring, for M >= 0: without the cancellation of eigenvalues of opposite sign."""
+    result, log_scale = torch.eye(len(matrix), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    square, square_scale = _normalise(matrix, log_scale)
+    while power:
+        if power & 1:
+            result, log_scale = _normalise(result @ square, log_scale + square_scale)
+        square, square_scale = _normalise(square @ square, 2 * square_scale)
+        power >>= 1
+    return torch.log(result.trace()) + log_scale
 
 
 def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -11,6 +11,12 @@ TOLERANCE = 1e-9  # by how much probabilities may miss 1: rounding of a file, no
 ENUMERATION_CAP = 2**20  # states of an enumerated law
 KERNEL_CAP = 2**12  # states of a dense transition matrix
 TRIPLE_CAP = 2**27  # state triples of a two-call step
+SCORE_CAP = 10**7  # values of one score, d S
+ARRAY_CAP = 2**27  # entries of one array, a GiB
+LATEST = 700.0  # noise level: e^t still fits into a float64
+MOST_INTERVALS = 2**20
+MOST_JUMPS = 10**5  # of a token in one interval
+MOST_TERMS = 10**6  # of a Poisson series
 
 
 class EnvelopeError(InputError):
@@ -27,6 +33,33 @@ def check_space(S: int, d: int) -> None:
         raise InputError(f"S = {S}: a token needs at least 2 values, give S >= 2")
     if d < 1:
         raise InputError(f"d = {d}: there must be at least one token, give d >= 1")
+    if d * S > SCORE_CAP:
+        raise InputError(
+            f"d = {d}, S = {S}: one score has d S values, here more than the cap of {SCORE_CAP}; give less"
+        )
+
+
+def check_array(entries: int, what: str) -> None:
+    """Refuse an array that would not fit into memory, before it is asked for.
+
+    Raises:
+        InputError: saying how large it would be.
+    """
+    if entries > ARRAY_CAP:
+        raise InputError(f"{what} would take {8 * entries / 2**30:.3g} GiB, above the cap of 1; take a smaller d or S")
+
+
+def check_jumps(rate: float, t: float, h: float, d: int) -> None:
+    """Refuse rates with which simulating one interval would not end.
+
+    Raises:
+        InputError: naming the exit rate.
+    """
+    if not rate * h <= MOST_JUMPS * d:
+        raise InputError(
+            f"the exit rate {rate:.4g} at t = {t:.4g} makes {rate * h:.3g} jumps on an interval of length {h:.3g}; the"
+            " score is too large: clip it (ctmc_bounds.Clipped, --clip), or take more steps"
+        )
 
 
 def check_probabilities(p: Tensor, name: str, dim: int | None = None) -> Tensor:
@@ -75,6 +108,8 @@ def check_times(T: float, delta: float) -> None:
     """
     if not (math.isfinite(T) and T > 0):
         raise InputError(f"T = {T}: the noise level at which sampling starts must be finite and above 0")
+    if T > LATEST:
+        raise InputError(f"T = {T}: beyond {LATEST:g} e^T overflows, and T = 40 is pure noise already; give less")
     if not 0 <= delta < T:
         raise InputError(f"delta = {delta}: the noise level at which sampling stops must satisfy 0 <= delta < T = {T}")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctmc_bounds.arrays import like_input, real
 from ctmc_bounds.checks import check_enumerable, check_probabilities, check_space, check_tokens
-from ctmc_bounds.forward import UniformCTMC, decay, move
+from ctmc_bounds.forward import ScoreKind, UniformCTMC, decay, move
 from ctmc_bounds.parametrisation import cavity_to_posterior, cavity_to_score, per_sample
 from ctmc_bounds.spaces import EnumeratedSpace
 
@@ -26,6 +26,7 @@ class DataLaw(ABC):
     """
 
     exchangeable: bool = False
+    kind: ScoreKind = "law"
     S: int
     d: int
 
@@ -258,6 +259,9 @@ class ProductData(MixtureData):
 
     Args:
         probabilities: (d, S).
+
+    Raises:
+        InputError: for another shape, or rows that are no distributions.
     """
 
     def __init__(self, probabilities: Any) -> None:

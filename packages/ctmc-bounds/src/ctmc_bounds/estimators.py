@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctmc_bounds.arrays import real
 from ctmc_bounds.checks import check_score
 from ctmc_bounds.data_laws import DataLaw
-from ctmc_bounds.forward import move
+from ctmc_bounds.forward import ScoreKind, move
 from ctmc_bounds.marginals import Marginals
 from ctmc_bounds.parametrisation import cavity_to_score, per_sample, posterior_to_score, set_own
 from ctmc_bounds.spaces import EnumeratedSpace, TokenSpace
@@ -26,7 +26,7 @@ class ScoreEstimator(ABC):
 
     S: int
     d: int
-    within_bounds: bool = False  # whether b_t/a_t <= s_hat <= a_t/b_t holds by construction
+    kind: ScoreKind | None = None  # what bounds it by construction; None: nothing
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Any) -> Tensor:
@@ -51,7 +51,7 @@ class CallableScore(ScoreEstimator):
         numpy: bool = False,
     ) -> None:
         self.S, self.d, self.function, self.parametrisation, self.numpy = S, d, function, parametrisation, numpy
-        self.within_bounds = parametrisation == "cavity"
+        self.kind = None if parametrisation == "score" else "law"
 
     def __call__(self, x: Tensor, t: Any) -> Tensor:
         """The function's answer as a score."""
@@ -77,7 +77,7 @@ class NetworkScore(ScoreEstimator):
 
     def __init__(self, module: nn.Module, S: int, d: int, parametrisation: Parametrisation = "cavity") -> None:
         self.module, self.S, self.d, self.parametrisation = module, S, d, parametrisation
-        self.within_bounds = parametrisation == "cavity"
+        self.kind = None if parametrisation == "score" else "law"
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Any) -> Tensor:
@@ -140,9 +140,14 @@ class Tempered(DistortedScore):
 
 
 class Clipped(DistortedScore):
-    """s_hat clipped to [b_t/a_t, a_t/b_t]; never increases the Bregman loss at any state."""
+    """s_hat clipped to [b_t/a_t, a_t/b_t]; never increases the Bregman loss at any state.
 
-    within_bounds = True
+    A clipped token can leave at S-1 times the rate of `UniformCTMC.exit_rate_bound` for true scores (`kind`).
+    """
+
+    def __init__(self, base: DataLaw | ScoreEstimator) -> None:
+        super().__init__(base)
+        self.kind = "law" if base.kind == "law" else "clipped"  # ratios of a law are within the range already
 
     def distort(self, log_s: Tensor, x: Tensor | None, t: Any) -> Tensor:
         """log s within -+ log(a_t/b_t)."""
@@ -208,7 +213,9 @@ def log_scores(marginals: Marginals, t: float, estimator: Any = None) -> Tensor:
         return space.log_scores(marginals.log_q(t))
     if keeps_symmetry(estimator, marginals.data):
         inner = log_scores(marginals, t, estimator.base)
-        return torch.where(space.multiplicity > 0, estimator.distort(inner, None, t), 0.0)
+        hat = torch.where(space.multiplicity > 0, estimator.distort(inner, None, t), 0.0)
+        check_score(torch.exp(hat), tuple(hat.shape), t)
+        return hat
     if estimator.S != space.S or estimator.d != space.d:
         raise InputError(
             f"the estimator is for S = {estimator.S}, d = {estimator.d}; the data have S = {space.S}, d = {space.d}"

@@ -9,7 +9,7 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from ctmc_bounds.arrays import like_input, real
-from ctmc_bounds.checks import check_probabilities, check_tokens
+from ctmc_bounds.checks import check_array, check_probabilities, check_space, check_tokens
 from ctmc_bounds.data_laws import DataLaw, MixtureData
 from ctmc_bounds.parametrisation import score_to_cavity, set_own
 from ctmc_bounds.spaces import CountSpace
@@ -26,6 +26,7 @@ def count_kernel(space: CountSpace, token: Float[Tensor, "C S S"] | Float[Tensor
     S, d, n = space.S, space.d, space.n
     kernel = token.expand(n, S, S)
     side = [d + 1] * (S - 1)
+    check_array(n * math.prod(side), "a transition matrix of the counts")
     grid = torch.zeros(n, *side, dtype=torch.float64, device=space.device)
     grid.view(n, -1)[:, 0] = 1
     tokens = space.representatives()
@@ -124,14 +125,19 @@ class ExchangeableData(DataLaw):
         """Draw the counts, then their order."""
         device = self.space.device
         number = torch.multinomial(self.class_probabilities, n, replacement=True, generator=generator)
-        order = torch.rand(n, self.d, generator=generator, device=device).argsort(1)
+        order = torch.rand(n, self.d, dtype=torch.float64, generator=generator, device=device).argsort(1)
         return self.space.representatives()[number].gather(1, order)
 
 
 def curie_weiss(d: int, J: float = 1.3, field: float = 0.0) -> ExchangeableData:
-    """p(x) proportional to exp(J m^2 / (2 d) + field m), m = sum of spins 2 x_i - 1."""
+    """p(x) proportional to exp(J m^2 / (2 d) + field m), m = sum of spins 2 x_i - 1.
+
+    Raises:
+        InputError: for couplings that are not finite.
+    """
     if not (math.isfinite(J) and math.isfinite(field)):
         raise InputError(f"J = {J}, field = {field}: the couplings of the Curie-Weiss law must be finite")
+    check_space(2, d)
     ones = torch.arange(d + 1, dtype=torch.float64)
     m = 2 * ones - d
     log_size = math.lgamma(d + 1) - torch.lgamma(ones + 1) - torch.lgamma(d - ones + 1)

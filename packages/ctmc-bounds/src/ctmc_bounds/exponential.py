@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.special import gammaln, ive
+from shared_core.errors import InputError
 from torch import Tensor
 
-from ctmc_bounds.checks import EnvelopeError
+from ctmc_bounds.checks import MOST_TERMS
 from ctmc_bounds.kronecker import KroneckerBlocks, kronecker_sum
 
 TOLERANCE = 1e-15  # of a Chebyshev coefficient: an error of that size, relative to the largest p/q, on each interval
@@ -92,9 +93,7 @@ def poisson_weights(z: float, tolerance: float = 1e-17) -> np.ndarray:
     return weights[: int(np.nonzero((tail > tolerance) | (orders <= z))[0][-1]) + 1]
 
 
-def uniformization(
-    inflow: Callable[[Tensor], Tensor], exit_rates: Tensor, p: Tensor, h: float, envelope: float | None = None
-) -> tuple[Tensor, int]:
+def uniformization(inflow: Callable[[Tensor], Tensor], exit_rates: Tensor, p: Tensor, h: float) -> tuple[Tensor, int]:
     """p exp(h G) by Poisson weights: non-negative arithmetic only, hence accurate in every component.
 
     Args:
@@ -102,20 +101,18 @@ def uniformization(
         exit_rates: minus the diagonal of G, of the shape of p.
         p: law(s), last dimension states.
         h: time.
-        envelope: lambda >= all exit rates; the largest of them by default.
 
     Raises:
-        EnvelopeError: if an exit rate exceeds `envelope`.
+        InputError: if h times the largest exit rate is no number, or would take more than `MOST_TERMS` products.
     """
-    largest = float(exit_rates.max())
-    rate = largest if envelope is None else envelope
-    if largest > rate * (1 + 1e-12):
-        raise EnvelopeError(
-            f"envelope lambda = {rate:.6g} is below the exit rate {largest:.6g}; raise it, clip the score, or use"
-            " envelope=adaptive"
-        )
+    rate = float(exit_rates.max())
     if rate == 0 or h == 0:
         return p.clone(), 0
+    if not rate * h <= MOST_TERMS:
+        raise InputError(
+            f"the exit rate {rate:.4g} over a step h = {h:.3g} would take {rate * h:.3g} generator products, above the"
+            f" cap of {MOST_TERMS}; the score is too large: clip it (ctmc_bounds.Clipped, --clip), or take more steps"
+        )
     weights = poisson_weights(rate * h)
     stay = 1 - exit_rates / rate
     total, term = float(weights[0]) * p, p

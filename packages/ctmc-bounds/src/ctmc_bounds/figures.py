@@ -59,6 +59,8 @@ def panels_figure(
         if log_y:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
+        if not axes.lines:
+            continue
         if len(curves) > 6:  # beside the panel, where it covers no point
             axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
         else:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,10 @@ from torch import Tensor
 
 from ctmc_bounds.arrays import like_input, real
 from ctmc_bounds.checks import check_space
+
+#: What bounds a score by construction. `law`: it consists of ratios of one law on each token (true scores, cavity and
+#: posterior estimates). `clipped`: every value lies in [b_t/a_t, a_t/b_t], but all of them may be large at once.
+ScoreKind = Literal["law", "clipped"]
 
 
 def move(t: Any, S: int) -> Any:
@@ -67,14 +71,25 @@ class UniformCTMC:
         ratio = 1 + self.S / math.expm1(t) if t > 0 else math.inf
         return 1 / ratio, ratio
 
-    def exit_rate_bound(self, t: float) -> float:
-        """R_t(x) <= d [(S-1)/S + 1/(e^t - 1)], for any data and any score that is clipped or made of a cavity law."""
-        return self.jump_rate + (self.d / math.expm1(t) if t > 0 else math.inf)
+    def envelope_share(self, kind: ScoreKind = "law") -> int:
+        """Factor of 1/(e^t - 1) in the exit-rate bound of a token: 1 for `law`, S-1 for `clipped` scores."""
+        return 1 if kind == "law" else self.S - 1
 
-    def envelope_integral(self, tau: float, T: float) -> float:
-        """Lambda(tau) = d [(S-1)/S (T-tau) + log((1-e^{-T})/(1-e^{-tau}))]: expected candidates of exact thinning."""
+    def exit_rate_bound(self, t: float, kind: ScoreKind = "law") -> float:
+        """Largest exit rate R_t(x) that a score of that kind can have, whatever the data; attained.
+
+        law      d [(S-1)/S + 1/(e^t - 1)]: with m = e^{-t} mu(x_i) + b_t >= b_t a token's rate is (1 - m)/(S m)
+        clipped  d (S-1) [1/S + 1/(e^t - 1)]: S-1 values of a_t/b_t each; the same for S = 2
+        """
+        return self.jump_rate + (self.envelope_share(kind) * self.d / math.expm1(t) if t > 0 else math.inf)
+
+    def envelope_integral(self, tau: float, T: float, kind: ScoreKind = "law") -> float:
+        """Integral of `exit_rate_bound` over [tau, T], the expected candidates of exact thinning.
+
+        d [(S-1)/S (T-tau) + log((1-e^{-T})/(1-e^{-tau}))] for `law`; the logarithm S-1 times for `clipped`.
+        """
         logs = math.log(-math.expm1(-T)) - math.log(-math.expm1(-tau)) if tau > 0 else math.inf
-        return self.jump_rate * (T - tau) + self.d * logs
+        return self.jump_rate * (T - tau) + self.envelope_share(kind) * self.d * logs
 
     def expected_jumps(self, T: float, delta: float) -> float:
         """d (1 - 1/S) (T - delta): real jumps of the exact reverse process."""

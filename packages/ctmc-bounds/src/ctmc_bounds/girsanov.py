@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def girsanov_terms(
     representation: str = "auto",
     nodes: int = NODES,
 ) -> GirsanovTerms:
-    """The path KL between the reverse process and a time-frozen sampler, by Gauss-Legendre on each interval.
+    """The path KL between the reverse process and a time-frozen sampler, by `quadrature` on each interval.
 
     Args:
         data: with exact marginals.
@@ -63,7 +64,7 @@ def girsanov_terms(
         estimator: of the score; None is the exact one.
         init: as in `Sampler.law`.
         representation: as in `Sampler.law`.
-        nodes: of the quadrature on each interval.
+        nodes: of the quadrature.
 
     Raises:
         InputError: for delta = 0 without full support, or too many states.
@@ -83,17 +84,33 @@ def girsanov_terms(
     return GirsanovTerms(kl(q_T, start), math.fsum(path), score, math.fsum(exact_path), tuple(path))
 
 
+def quadrature(t: float, h: float, nodes: int = NODES) -> list[tuple[float, float]]:
+    """Gauss-Legendre points and weights on [t - h, t], in panels over which the noise level at most halves.
+
+    Scores vary on the scale of t itself, so that few points on a panel reach rounding; what lies below 2^-12 t is one
+    panel (it is there only where the schedule ends near 0).
+    """
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    edges, low = [t], t - h
+    while edges[-1] / 2 > max(low, t * 2**-12) * (1 + 1e-9):
+        edges.append(edges[-1] / 2)
+    found = []
+    for high, end in pairwise([*edges, low]):
+        half = (high - end) / 2
+        found += [(high - half * float(x + 1), half * float(w)) for x, w in zip(points, weights, strict=True)]
+    return found
+
+
 def _path(marginals: Marginals, sampler: TimeFrozen, estimator: Any, nodes: int) -> list[float]:
     space = marginals.space
     if isinstance(space, EnumeratedSpace) and estimator is None and space.n * space.d * space.S > DIRECT_ENTRIES:
         return _large_path(marginals, sampler, nodes)
-    points, weights = np.polynomial.legendre.leggauss(nodes)
     found = []
     for t, h in sampler.schedule.intervals:
         log_hat = log_scores(marginals, sampler.frozen_time(t, h), estimator)
-        times = t - h * (points + 1) / 2
-        values = [expected_bregman(marginals, float(time), log_hat) for time in times]
-        found.append(h / 2 * float(np.dot(weights, values)))
+        found.append(
+            sum(weight * expected_bregman(marginals, time, log_hat) for time, weight in quadrature(t, h, nodes))
+        )
     return found
 
 
@@ -102,17 +119,16 @@ def _large_path(marginals: Marginals, sampler: TimeFrozen, nodes: int) -> list[f
     space = marginals.space
     assert isinstance(space, EnumeratedSpace)
     blocks, rate = space.blocks, space.ctmc.jump_rate
-    points, weights = np.polynomial.legendre.leggauss(nodes)
     found = []
     for t, h in sampler.schedule.intervals:
         frozen = marginals.probabilities(sampler.frozen_time(t, h))
         exits, total = blocks.sum(blocks.adjacency, frozen) / frozen, 0.0
-        for point, weight in zip(points, weights, strict=True):
-            q = marginals.probabilities(float(t - h * (point + 1) / 2))
+        for time, weight in quadrature(t, h, nodes):
+            q = marginals.probabilities(time)
             log_ratio = torch.log(q / frozen)
             generator = blocks.sum(blocks.adjacency, log_ratio) - rate * log_ratio
             total += weight * float((q * (exits - rate - generator)).sum())
-        found.append(h / 2 * total)
+        found.append(total)
     return found
 
 
@@ -127,7 +143,6 @@ def telescoped_bound(
     """
     marginals = Marginals(data, choose_space(data, "auto", keeps_symmetry(estimator, data)))
     space, schedule = marginals.space, sampler.schedule
-    points, weights = np.polynomial.legendre.leggauss(nodes)
     pi, q_T = space.uniform(), marginals.probabilities(schedule.T)
     total = kl(marginals.probabilities(schedule.delta), pi) - kl(q_T, pi)
     total += kl(q_T, initial_law(marginals, schedule.T, init)) - space.ctmc.expected_jumps(schedule.T, schedule.delta)
@@ -135,9 +150,8 @@ def telescoped_bound(
         log_hat = log_scores(marginals, sampler.frozen_time(t, h), estimator)
         back = log_hat[..., space.dst, space.reverse]
         g = ((torch.exp(log_hat) - back) * space.multiplicity).sum(-1) / space.S
-        for point, weight in zip(points, weights, strict=True):
-            q = marginals.probabilities(float(t - h * (point + 1) / 2))
-            total += h / 2 * float(weight) * float((q * g).sum())
+        for time, weight in quadrature(t, h, nodes):
+            total += weight * float((marginals.probabilities(time) * g).sum())
     return total
 
 

@@ -5,13 +5,14 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from shared_core.claims import format_value
+from shared_core.errors import InputError
 from shared_core.files import jsonable, write_text
 from shared_core.run_folder import RunFolder
 
@@ -19,31 +20,48 @@ PACKAGE = "ctmc-bounds"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where a verb's results go: a run folder, opened when there is something to write, or nowhere.
+@contextmanager
+def run_folder(verb: str, settings: Mapping[str, Any], out: str | None) -> Iterator[RunFolder | None]:
+    """The run folder `out`, held while a verb works; None without one.
 
-    Attributes:
+    Opened first, so that nothing is computed for a folder that will not take it. A run that is refused before it has
+    written anything leaves no trace: the folder stays free for the mended command.
+
+    Args:
         verb: for the folder's settings.
         settings: everything that determines the result.
         out: the folder, or None.
+
+    Raises:
+        InputError: if the folder holds another run.
     """
-
-    verb: str
-    settings: Mapping[str, Any]
-    out: str | None
-
-    def open(self) -> RunFolder:
-        """The folder; refuses one of another run."""
-        assert self.out is not None
-        return RunFolder(Path(self.out), package=PACKAGE, settings={"verb": self.verb, **self.settings})
+    if out is None:
+        yield None
+        return
+    path, refused = Path(out), False
+    before = path.exists()
+    with RunFolder(path, package=PACKAGE, settings={"verb": verb, **settings}) as folder:
+        try:
+            yield folder
+        except InputError:
+            held = {item.name for item in path.iterdir()}
+            refused = not folder.resumed and held <= {"config.yaml", ".lock"}
+            if refused:
+                (path / "config.yaml").unlink()
+            raise
+        finally:
+            folder.close()
+            if refused:
+                (path / ".lock").unlink(missing_ok=True)
+                if not before:
+                    path.rmdir()
 
 
 def emit(
     title: str,
     result: Mapping[str, Any],
     figures: Mapping[str, Figure],
-    folder: RunFolder | Destination,
+    folder: RunFolder | None,
     as_json: bool,
     write_more: Callable[[Path], None] | None = None,
 ) -> None:
@@ -53,15 +71,12 @@ def emit(
         title: of the table.
         result: with `rows`, a list of mappings, scalars, and `notes`, a list of sentences.
         figures: name to figure.
-        folder: an open run folder, or where one is to be made.
+        folder: an open run folder, or None to print only.
         as_json: print JSON instead of a table.
         write_more: called with the folder's path.
     """
-    if isinstance(folder, RunFolder):
+    if folder is not None:
         _write(folder, result, figures, write_more)
-    elif folder.out is not None:
-        with folder.open() as opened:
-            _write(opened, result, figures, write_more)
     if as_json:
         print(json.dumps(jsonable(result), indent=2, allow_nan=False))
     else:

@@ -8,6 +8,7 @@ from typing import Literal
 from shared_core.errors import InputError
 
 from ctmc_bounds.certified import certified_bound, early_stopping_tv
+from ctmc_bounds.checks import LATEST, check_times
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.divergences import kl
 from ctmc_bounds.forward import UniformCTMC
@@ -27,8 +28,8 @@ class Plan:
 
     Attributes:
         sampler: its name.
-        N: fewest intervals found; 0 for thinning, which has none; None where `MOST_STEPS` were not enough or there is
-            no law at this size.
+        N: fewest intervals found; 0 for thinning, which has none; None where the target is out of reach (with
+            `MOST_STEPS`, or with this T) or there is no law at this size.
         calls: expected network calls per sample.
         value: the KL, or its bound, at that N.
         basis: what the promise rests on.
@@ -126,14 +127,19 @@ def plan_steps(
     Raises:
         InputError: for a wrong eps, delta, name, or a basis that needs data.
     """
+    if not (math.isfinite(eps) and eps > 0):
+        raise InputError(f"eps = {eps}: the target KL must be above 0")
     basis: By = by or ("exact" if data is not None else "worst_case")
     if basis != "worst_case" and data is None:
         raise InputError(f"by {basis} needs --data; without it only worst_case is possible")
     unknown = [name for name in samplers if name not in SAMPLERS]
     if unknown:
         raise InputError(f"sampler {unknown[0]!r} is none of {', '.join(SAMPLERS)}")
-    start = horizon(eps / 2, ctmc if basis == "worst_case" or data is None else data) if T is None else T
-    start = max(start, 1.1 * delta)
+    if T is None:  # beyond delta, also where q_delta is close to uniform already
+        check_times(LATEST, delta)
+        start = max(horizon(eps / 2, ctmc if basis == "worst_case" or data is None else data), 1.1 * delta)
+    else:
+        start = T
     exp_const(start, delta, 1) if grid == "exp_const" else constant(start, delta, 1)  # refuses bad T and delta
     if basis == "exact":
         assert data is not None
@@ -153,9 +159,9 @@ def _exact_plan(name: str, data: DataLaw, T: float, delta: float, eps: float, gr
 
     basis = "exact law"
     try:
-        if name == "thinning":
-            only = Thinning(constant(T, delta, 1))
-            return Plan(name, 0, only.expected_calls(data.ctmc), only.law(data).kl, basis)
+        start = Thinning(constant(T, delta, 1)).law(data).kl
+        if start > eps or name == "thinning":
+            return _without_steps(name, data.ctmc, T, delta, eps, start, basis)
         found = fewest_steps(run, eps)
     except InputError as reason:
         return Plan(name, None, None, None, f"no exact law: {reason}")
@@ -166,12 +172,11 @@ def _certified_plan(
     name: str, ctmc: UniformCTMC, data: DataLaw | None, T: float, delta: float, eps: float, grid: Grid
 ) -> Plan:
     marginals = None if data is None else Marginals(data)
-    if name == "thinning":
-        sampler = Thinning(constant(T, delta, 1))
-        value = ctmc.mixing_bound(T) if marginals is None else kl(marginals.probabilities(T), marginals.space.uniform())
-        return Plan(name, 0, sampler.expected_calls(ctmc), value, "no discretisation error; mixing only")
-    if name not in ("paper", "uniformization"):
+    if name not in ("paper", "uniformization", "thinning"):
         return Plan(name, None, None, None, "no certificate here for this sampler")
+    start = ctmc.mixing_bound(T) if marginals is None else kl(marginals.probabilities(T), marginals.space.uniform())
+    if start > eps or name == "thinning":
+        return _without_steps(name, ctmc, T, delta, eps, start, "no discretisation error; mixing only")
 
     def run(N: int) -> float:
         schedule = make_schedule(grid, T, delta, N, marginals)
@@ -179,6 +184,15 @@ def _certified_plan(
 
     basis = "certified for this law" if marginals is not None else "certified for every law"
     return _filled(name, fewest_steps(run, eps, 2**20 if marginals is None else MOST_STEPS), ctmc, T, delta, basis)
+
+
+def _without_steps(name: str, ctmc: UniformCTMC, T: float, delta: float, eps: float, start: float, basis: str) -> Plan:
+    """What no number of steps changes: the error of the start, and thinning's calls, infinite at delta = 0."""
+    if start > eps:
+        return Plan(name, None, None, None, f"the start at T = {T:.4g} alone costs {start:.3g} > eps: raise T")
+    if delta == 0:
+        return Plan(name, None, None, None, "infinitely many calls at delta = 0: its envelope has no integral")
+    return Plan(name, 0, ctmc.envelope_integral(delta, T), start, basis)
 
 
 def _filled(name: str, found: tuple[int, float] | None, ctmc: UniformCTMC, T: float, delta: float, basis: str) -> Plan:
@@ -194,13 +208,14 @@ def stopping_for(ctmc: UniformCTMC, tv: float) -> float:
     Raises:
         InputError: unless 0 < tv < 1 - S^{-d}.
     """
-    if not 0 < tv < 1:
-        raise InputError(f"tv = {tv}: the allowed distance of early stopping must be in (0, 1)")
+    most = -math.expm1(-ctmc.d * math.log(ctmc.S))
+    if not 0 < tv < most:
+        raise InputError(
+            f"tv = {tv}: early stopping costs above 0 and below 1 - S^-d = {most:.6g}, at which all is noise"
+        )
     low, high = 0.0, 1.0
-    while early_stopping_tv(ctmc, high)["stay"] <= tv:
+    while high < LATEST and early_stopping_tv(ctmc, high)["stay"] <= tv:
         high *= 2
-        if high > 1e3:
-            return math.inf
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if early_stopping_tv(ctmc, middle)["stay"] <= tv else (low, middle)

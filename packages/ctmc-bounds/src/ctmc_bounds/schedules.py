@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from shared_core.errors import InputError
 
-from ctmc_bounds.checks import check_times
+from ctmc_bounds.checks import MOST_INTERVALS, check_times
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def exp_const(T: float, delta: float, N: int | None = None, c: float | None = No
 def _by_ratio(T: float, delta: float, c: float) -> Schedule:
     if not 0 < c < 1:
         raise InputError(f"c = {c}: the step h = c min(1, t) needs 0 < c < 1")
+    _check_steps(math.ceil((clock(T) - clock(delta)) / c))
     times = [T]
     while times[-1] - c * min(1.0, times[-1]) > delta * (1 + 1e-12):
         times.append(times[-1] - c * min(1.0, times[-1]))
@@ -127,6 +128,8 @@ def clock_inverse(v: float) -> float:
 def _check_steps(N: int) -> None:
     if N < 1:
         raise InputError(f"N = {N}: a schedule needs at least one interval")
+    if N > MOST_INTERVALS:
+        raise InputError(f"N = {N}: more intervals than the cap of {MOST_INTERVALS}; take longer steps")
 
 
 def by_density(T: float, delta: float, N: int, density: Callable[[float], float], points: int = 400) -> Schedule:

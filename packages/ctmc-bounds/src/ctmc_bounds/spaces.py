@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ctmc_bounds.checks import check_enumerable, check_space
+from ctmc_bounds.checks import check_array, check_enumerable, check_space
 from ctmc_bounds.forward import UniformCTMC
 from ctmc_bounds.kronecker import KroneckerBlocks
 
@@ -175,6 +175,7 @@ class CountSpace(Space):
     def __init__(self, S: int, d: int, device: torch.device | str = "cpu") -> None:
         super().__init__(S, d, device)
         self.n = check_enumerable_counts(S, d)
+        check_array(self.n * max(d, S * S), "a table of the counts")
         self.counts = _compositions(d, S).to(self.device)
         counts = self.counts.to(torch.float64)
         self.log_size = math.lgamma(d + 1) - torch.lgamma(counts + 1).sum(1)

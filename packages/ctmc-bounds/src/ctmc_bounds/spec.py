@@ -1,18 +1,18 @@
 """Data laws from what a user types or keeps in a file: `mix:d=6`, `law.npy`, `law.npz`, `law.json`, `tokens.csv`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from shared_core.device import check_seed
 from shared_core.errors import InputError
-from shared_core.run_folder import read_json
 
 from ctmc_bounds.chains import HMMData, IsingRing, MarkovChainData
 from ctmc_bounds.checks import check_enumerable, check_space
 from ctmc_bounds.data_laws import DataLaw, MixtureData, ProductData, TableData
-from ctmc_bounds.exchangeable import ExchangeableData, curie_weiss, two_point
+from ctmc_bounds.exchangeable import curie_weiss, two_point
+from ctmc_bounds.law_files import SUFFIXES, make_law, read_law_file
 from ctmc_bounds.real_data import digit_patches, empirical
 
 
@@ -62,6 +62,7 @@ def hmm(d: int = 6, S: int = 3, stay: float = 0.9, sharp: float = 0.7) -> HMMDat
 def random(d: int = 4, S: int = 3, seed: int = 0) -> TableData:
     """A table drawn uniformly from the simplex (Dirichlet of ones)."""
     check_enumerable(S, d)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     weights = -torch.log(torch.rand(S**d, dtype=torch.float64, generator=generator))
     return TableData(weights / weights.sum(), S, d)
@@ -78,10 +79,6 @@ KINDS: dict[str, Callable[..., DataLaw]] = {
 }  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {"ising": {"d": 6}, "two-point": {"d": 6}, "curie-weiss": {"d": 16}}
 TYPES: dict[str, type] = {"d": int, "S": int, "seed": int, "rows": int, "cols": int, "levels": int}
-JSON_KINDS: dict[str, Callable[..., DataLaw]] = {
-    "table": TableData, "product": ProductData, "mixture": MixtureData, "markov": MarkovChainData, "hmm": HMMData,
-    "ising": IsingRing, "exchangeable": ExchangeableData,
-}  # fmt: skip
 
 
 def read_data(spec: str, device: torch.device | str = "cpu", **changes: Any) -> DataLaw:
@@ -98,17 +95,21 @@ def read_data(spec: str, device: torch.device | str = "cpu", **changes: Any) -> 
         InputError: for an unknown kind, key or file, or values that are no law.
     """
     head, _, tail = spec.partition(":")
-    given: dict[str, Any] = dict(_pairs(spec, tail)) | changes
+    typed = dict(_pairs(spec, tail))
+    twice = sorted(set(typed) & set(changes))
+    if twice:
+        raise InputError(f"--data {spec!r}: {twice[0]!r} is what is scanned over; leave it out")
+    given: dict[str, Any] = typed | changes
     if head in KINDS:
-        return _call(spec, KINDS[head], DEFAULTS.get(head, {}) | given).to(device)
+        return make_law(f"--data {spec!r}", KINDS[head], DEFAULTS.get(head, {}) | given).to(device)
     path = Path(head)
-    if path.suffix not in (".npy", ".npz", ".json", ".csv"):
+    if path.suffix not in SUFFIXES:
         raise InputError(
             f"--data {spec!r}: {head!r} is no kind ({', '.join(KINDS)}) and no .npy, .npz, .json, .csv file"
         )
     if not path.exists():
         raise InputError(f"--data: {path}: No such file or directory")
-    return _read_file(path, given).to(device)
+    return read_law_file(path, given).to(device)
 
 
 def _pairs(spec: str, text: str) -> list[tuple[str, Any]]:
@@ -116,59 +117,9 @@ def _pairs(spec: str, text: str) -> list[tuple[str, Any]]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         try:
-            if not equals:
+            if not equals or key.strip() in dict(found):
                 raise ValueError
             found.append((key.strip(), TYPES.get(key.strip(), float)(value)))
         except ValueError:
-            raise InputError(f"--data {spec!r}: {part!r} is not key=number") from None
+            raise InputError(f"--data {spec!r}: {part!r} is not key=number, each once") from None
     return found
-
-
-def _call(spec: str, make: Callable[..., DataLaw], given: Mapping[str, Any]) -> DataLaw:
-    import inspect
-
-    known = inspect.signature(make).parameters
-    unknown = [key for key in given if key not in known]
-    if unknown:
-        raise InputError(f"--data {spec!r}: no key {unknown[0]!r}; keys: {', '.join(known)}")
-    missing = [key for key, item in known.items() if item.default is item.empty and key not in given]
-    if missing:
-        raise InputError(f"--data {spec!r}: {missing[0]!r} is missing; keys: {', '.join(known)}")
-    return make(**given)
-
-
-def _read_file(path: Path, given: dict[str, Any]) -> DataLaw:
-    if path.suffix == ".json":
-        content = read_json(path)
-        kind = content.pop("kind", None) if isinstance(content, dict) else None
-        if kind not in JSON_KINDS:
-            raise InputError(f"{path}: kind {kind!r} is none of {', '.join(JSON_KINDS)}")
-        try:
-            return _call(str(path), JSON_KINDS[kind], content | given)
-        except (TypeError, ValueError) as error:
-            raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
-    try:
-        if path.suffix == ".csv":
-            array: Any = np.loadtxt(path, delimiter=",", ndmin=2)
-        else:
-            array = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if path.suffix == ".npz":
-        missing = {"S", "d", "probs"} - set(array.files)
-        if missing:
-            raise InputError(f"{path} has no {sorted(missing)[0]}; expected S, d and probs")
-        return TableData(array["probs"], int(array["S"]), int(array["d"]))
-    if path.suffix == ".csv" or array.dtype.kind in "iu":
-        return _from_samples(path, array, given)
-    return TableData(array)
-
-
-def _from_samples(path: Path, array: np.ndarray, given: dict[str, Any]) -> DataLaw:
-    if (array != np.round(array)).any():
-        raise InputError(f"{path} holds {array[array != np.round(array)][0]}; tokens are integers 0..S-1")
-    unknown = set(given) - {"S", "smoothing"}
-    if unknown:
-        raise InputError(f"{path}: no key {sorted(unknown)[0]!r}; keys: S, smoothing")
-    x = torch.from_numpy(array.astype(np.int64))
-    return empirical(x, int(given.get("S", int(array.max()) + 1)), float(given.get("smoothing", 0.0)))

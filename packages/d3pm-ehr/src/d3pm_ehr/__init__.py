@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d3pm_ehr.baselines import CTGAN, Bernoulli, GaussianDiffusion, MedGAN
+    from d3pm_ehr.baselines import Bernoulli
     from d3pm_ehr.cohort import Cohort
     from d3pm_ehr.condition import Condition
     from d3pm_ehr.config import Diffusion, GeneratorConfig, Guidance, Network, Training
     from d3pm_ehr.embedded import embedded_cohort
     from d3pm_ehr.evaluation import evaluate
+    from d3pm_ehr.gan import CTGAN, MedGAN
+    from d3pm_ehr.gaussian import GaussianDiffusion
     from d3pm_ehr.generator import EHRD3PM
     from d3pm_ehr.guidance import LangevinGuide, train_classifier
     from d3pm_ehr.guidance_table import guidance_report
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     from d3pm_ehr.vocabulary import Column, Vocabulary
 
 _HOMES = {
-    "baselines": ["Bernoulli", "CTGAN", "GaussianDiffusion", "MedGAN"],
+    "baselines": ["Bernoulli"],
     "cohort": ["Cohort"],
     "condition": ["Condition"],
     "config": ["Diffusion", "GeneratorConfig", "Guidance", "Network", "Training"],
     "embedded": ["embedded_cohort"],
     "evaluation": ["evaluate"],
+    "gan": ["CTGAN", "MedGAN"],
+    "gaussian": ["GaussianDiffusion"],
     "generator": ["EHRD3PM"],
     "guidance": ["LangevinGuide", "train_classifier"],
     "guidance_table": ["guidance_report"],

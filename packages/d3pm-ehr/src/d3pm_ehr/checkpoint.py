@@ -21,8 +21,8 @@ def save_state(folder: Path, model: EHRD3PM, state: TrainingState) -> None:
     tensors |= {f"times/{name}": value for name, value in state.times.items()}
     for index, moments in state.optimizer.items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
-    metadata = {"step": state.step, "best": state.best_loss.hex(), "bound": state.best_bound.hex()}
-    metadata |= {"stale": state.stale, "stopped": int(state.stopped)}
+    metadata = {"step": state.step, "best": state.best_loss.hex(), "stale": state.stale}
+    metadata |= {"stopped": int(state.stopped)}
     with atomic_path(folder / "checkpoint.safetensors") as aside:
         # copies: safetensors refuses tensors that share memory, and ema and best may
         save_file(
@@ -57,8 +57,7 @@ def load_state(folder: Path, model: EHRD3PM) -> TrainingState:
         times = {name: value.cpu() for name, value in parts["times"].items()}
         return TrainingState(
             int(metadata["step"]), parts["ema"], parts["best"],
-            float.fromhex(metadata["best"]), float.fromhex(metadata["bound"]), int(metadata["stale"]),
-            moments, times, metadata["stopped"] == "1",
+            float.fromhex(metadata["best"]), int(metadata["stale"]), moments, times, metadata["stopped"] == "1",
         )  # fmt: skip
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from error

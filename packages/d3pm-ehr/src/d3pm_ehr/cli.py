@@ -40,9 +40,10 @@ def import_(
         out: folder of the cohort; data/NAME by default.
         format: of the source; told by its columns by default.
         record: the union of a patient's visits, or each visit (MIMIC, OMOP).
-        truncate: icd3 (three characters, four for ICD-9's E codes), none, or a number of characters; icd3 for MIMIC and
-            NHDS, none for the others.
-        icd: which ICD version of MIMIC-IV to keep; both keeps them as different codes.
+        truncate: icd3 (three characters, four for ICD-9's E codes), none, or a number of characters; icd3 for MIMIC,
+            NHDS and a long table with --icd, none for the others.
+        icd: which ICD version of MIMIC-IV to keep (both keeps them as different codes), or that of a long table's
+            codes.
         min_records: codes of fewer records are left out of the vocabulary.
         max_codes: at most so many codes, the most frequent.
         empty: what to do with records without a code: error, keep or drop.
@@ -58,13 +59,12 @@ def import_(
         seed: of the split, and of the embedded cohort.
     """
     from d3pm_ehr.formats.assemble import Rules
-    from d3pm_ehr.verbs import import_table
+    from d3pm_ehr.verbs.records import import_table
 
-    rules = Rules(truncate or "icd3", min_records, max_codes, empty, invalid)
-    if truncate is None and format in ("omop", "meds", "long", "wide"):
-        rules = Rules("none", min_records, max_codes, empty, invalid)
+    rules = Rules("none", min_records, max_codes, empty, invalid)
     import_table(source, out, format, rules, {
-        "record": record, "icd": icd, "prefix": prefix, "record_column": record_column, "code_column": code_column,
+        "truncate": truncate, "record": record,
+        "icd": icd, "prefix": prefix, "record_column": record_column, "code_column": code_column,
         "id_column": id_column, "categorical": categorical, "tuning": tuning, "held_out": held_out, "rows": rows,
         "seed": seed,
     })  # fmt: skip
@@ -76,7 +76,7 @@ def info(path: str) -> None:
     Args:
         path: folder made by import or train.
     """
-    from d3pm_ehr.verbs import describe
+    from d3pm_ehr.verbs.records import describe
 
     describe(path)
 
@@ -101,7 +101,7 @@ def train(
         seed: of weights, batches and noise.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from d3pm_ehr.verbs import train as fit
+    from d3pm_ehr.verbs.models import train as fit
 
     fit(data, out, GeneratorConfig(diffusion, network, training, seed), device)
 
@@ -130,7 +130,7 @@ def sweep(
         seed: of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from d3pm_ehr.verbs import sweep as compare
+    from d3pm_ehr.verbs.models import sweep as compare
 
     compare(model, data, condition, guidance, strengths, n, out, seed, device)
 
@@ -167,8 +167,8 @@ def sample(
         seed: of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from d3pm_ehr.verbs import read_given
-    from d3pm_ehr.verbs import sample as draw
+    from d3pm_ehr.verbs.models import read_given
+    from d3pm_ehr.verbs.models import sample as draw
 
     options: dict[str, Any] = {
         "condition": condition, "guidance": guidance, "given": read_given(given), "steps": steps,
@@ -188,7 +188,7 @@ def guide(model: str, data: str, condition: str, steps: int = 600, seed: int = 0
         seed: of everything drawn.
         device: auto, cpu, cuda, cuda:N or mps.
     """
-    from d3pm_ehr.verbs import guide as add_classifier
+    from d3pm_ehr.verbs.models import guide as add_classifier
 
     add_classifier(model, data, condition, steps, seed, device)
 
@@ -213,7 +213,7 @@ def baseline(
         steps: of its training (not bernoulli, ctgan).
         seed: of everything drawn.
     """
-    from d3pm_ehr.verbs import baseline as fit
+    from d3pm_ehr.verbs.models import baseline as fit
 
     fit(data, name, n, out, format, steps, seed)
 
@@ -230,6 +230,7 @@ def evaluate(
     floor: float = 0.01,
     small: int = 1000,
     known: int = 100,
+    known_columns: bool = False,
     rows: int = 8000,
     seed: int = 0,
 ) -> None:  # fmt: skip
@@ -245,12 +246,20 @@ def evaluate(
         floor: prevalence from which a code is not rare.
         small: real records in the augmentation.
         known: most common codes that an attacker knows.
+        known_columns: the attacker knows the categorical columns too (demographics; alone with --known 0).
         rows: records taken of each set, at most.
         seed: of every draw.
     """
-    from d3pm_ehr.verbs import evaluate_files
+    from d3pm_ehr.verbs.records import evaluate_files
 
-    options = {"seed": seed, "floor": floor, "small": small, "known": known, "rows": rows}
+    options = {
+        "seed": seed,
+        "floor": floor,
+        "small": small,
+        "known": known,
+        "known_columns": known_columns,
+        "rows": rows,
+    }
     evaluate_files(data, synthetic.split(","), out, sections, align, label, options)
 
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from shared_core.errors import InputError
 from torch import Tensor
 
 from d3pm_ehr.vocabulary import Column, Vocabulary
+
+if TYPE_CHECKING:
+    import pandas
 
 SPLITS = ("train", "tuning", "held_out")
 
@@ -27,6 +30,9 @@ class Cohort:
         columns: levels of the categorical columns, [records, columns].
         split: 0 train, 1 tuning, 2 held out, for each record; None where not split.
         info: how it was made (counts of what was dropped), for `info` and reports.
+
+    Raises:
+        InputError: if codes, columns, split and vocabulary do not fit one another.
     """
 
     vocabulary: Vocabulary
@@ -168,6 +174,36 @@ class Cohort:
         """Codes of each record."""
         return np.diff(self.codes.indptr).astype(np.int64)
 
+    def frame(self) -> "pandas.DataFrame":
+        """Codes as 0/1 columns and the categorical columns by their levels' names, as a pandas data frame."""
+        import pandas
+
+        table = pandas.DataFrame(self.codes.toarray(), columns=list(self.vocabulary.codes))
+        for index, column in enumerate(self.vocabulary.columns):
+            table[column.name] = np.array(column.levels)[self.columns[:, index]]
+        return table
+
     def dense(self) -> NDArray[np.float32]:
         """Codes as a 0/1 matrix."""
         return self.codes.toarray().astype(np.float32)
+
+
+def empirical_laws(cohort: Cohort, prior: float = 0.5) -> Float[Tensor, "laws"]:
+    """Smoothed laws of all columns, from the sparse table (no dense copy of the cohort)."""
+    vocabulary = cohort.vocabulary
+    rows = len(cohort)
+    counts = np.bincount(cohort.codes.indices, minlength=len(vocabulary.codes))
+    parts = []
+    for group in vocabulary.layout.groups:
+        laws = []
+        for token in range(group.start, group.stop):
+            source = vocabulary.order[token]
+            column = source - len(vocabulary.codes)
+            if column < 0:
+                own = np.array([rows - counts[source], counts[source]])
+            else:
+                own = np.bincount(cohort.columns[:, column], minlength=group.levels)
+            law = (own + prior) / (rows + prior * group.levels)
+            laws.append(law[1:] if group.levels == 2 else law)
+        parts.append(torch.from_numpy(np.concatenate(laws)))
+    return torch.cat(parts)

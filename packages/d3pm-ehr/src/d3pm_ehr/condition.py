@@ -5,7 +5,7 @@
 sex=female       a column has this level       !401|402      neither is present
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,18 +49,40 @@ class Condition:
         return condition
 
     def _refuse_contradiction(self, vocabulary: Vocabulary) -> None:
-        fixed: dict[int, set[int]] = {}
+        allowed = self._allowed(vocabulary.layout)
         for term in self.terms:
-            if len(term.options) == 1 and not term.negated:
-                ((token, level),) = term.options
-                fixed.setdefault(token, set()).add(level)
-        for token, levels in fixed.items():
-            if len(levels) > 1:
+            if not term.negated and not any(level in allowed[token] for token, level in term.options):
+                about = vocabulary.names[term.options[0][0]]
+                raise InputError(f"--condition {self.text!r} contradicts itself about {about}")
+        for token, levels in allowed.items():
+            if not levels:
                 raise InputError(f"--condition {self.text!r} contradicts itself about {vocabulary.names[token]}")
+
+    def _allowed(self, layout: TokenLayout) -> dict[int, set[int]]:
+        """Levels that each of its tokens may have: what the negated terms, and those about one token alone, leave."""
+        allowed = {token: set(range(layout.levels[token])) for token in self.tokens}
         for term in self.terms:
-            for token, level in term.options:
-                if term.negated and fixed.get(token) == {level}:
-                    raise InputError(f"--condition {self.text!r} contradicts itself about {vocabulary.names[token]}")
+            if term.negated:
+                for token, level in term.options:
+                    allowed[token].discard(level)
+            elif len({token for token, _ in term.options}) == 1:
+                allowed[term.options[0][0]] &= {level for _, level in term.options}
+        return allowed
+
+    def refuse_given(self, given: Mapping[int, int], vocabulary: Vocabulary) -> None:
+        """Refuse fixed tokens with which it cannot hold.
+
+        Raises:
+            InputError: naming the token.
+        """
+        for term in self.terms:
+            met = [(token, given.get(token) == level) for token, level in term.options if token in given]
+            if (term.negated and any(same for _, same in met)) or (
+                not term.negated and len(met) == len(term.options) and not any(same for _, same in met)
+            ):
+                about = next(token for token, same in met if same == term.negated)
+                raise InputError(f"given and condition {self.text!r} contradict each other about "
+                                 f"{vocabulary.names[about]}")  # fmt: skip
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -87,43 +109,21 @@ class Condition:
             total = total + (none if term.negated else torch.log(-torch.expm1(none.clamp_max(-1e-7))))
         return total
 
-    def fixed(self) -> dict[int, int]:
-        """The level of each token, where every term is a single code or level.
+    def fixed(self, layout: TokenLayout) -> dict[int, int]:
+        """The level of each of its tokens, where the terms leave one level only.
 
         Raises:
-            InputError: for an any-of term, or a negated level of a column with more than two.
+            InputError: where they leave several, as an any-of term or a negated level of a column with more than two.
         """
         fixed = {}
-        for term in self.terms:
-            if len(term.options) > 1 and not term.negated:
+        for token, levels in self._allowed(layout).items():
+            if len(levels) > 1:
                 raise InputError(
-                    f"--condition {self.text!r}: an any-of term does not say which code to fix; "
-                    "use --guidance own_head, classifier or reject"
+                    f"--condition {self.text!r}: an any-of term, or a negated level of a column with more than two, "
+                    "does not say what to fix; use --guidance.method own_head, classifier or reject"
                 )
-            for token, level in term.options:
-                if term.negated and level not in (0, 1):
-                    raise InputError(
-                        f"--condition {self.text!r}: a negated level cannot be fixed; use own_head or reject"
-                    )
-                fixed[token] = 1 - level if term.negated else level
+            (fixed[token],) = levels
         return fixed
-
-
-def any_of(codes: Sequence[str], vocabulary: Vocabulary) -> Condition:
-    """At least one of the codes that the vocabulary knows.
-
-    Raises:
-        InputError: if it knows none of them.
-    """
-    known = []
-    for code in codes:
-        try:
-            known.append((vocabulary.find(code), 1))
-        except InputError:
-            continue
-    if not known:
-        raise InputError(f"none of the codes {', '.join(codes)} is in the vocabulary")
-    return Condition((Term(tuple(known)),), "|".join(codes))
 
 
 def _option(text: str, vocabulary: Vocabulary, whole: str) -> tuple[int, int]:

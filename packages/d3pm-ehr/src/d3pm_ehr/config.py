@@ -51,6 +51,9 @@ class Network:
         depth: residual blocks or layers.
         heads: of attention.
         rank: keys and values that `linear` keeps.
+
+    Raises:
+        InputError: for a size below 1, or a width that `heads` does not divide.
     """
 
     backbone: Backbone = "mlp"
@@ -80,10 +83,15 @@ class Training:
         lr: peak learning rate of AdamW; decays to 0 along a cosine.
         weight_decay: of AdamW.
         ema: decay of the averaged weights that sample.
-        every: steps between evaluations on the tuning records (of the loss that is trained), and between checkpoints.
-        patience: evaluations without improvement after which training stops; 0 goes to the end. The weights of the
-            best evaluation are kept either way: with few records a later one may have learnt them by heart.
+        every: steps between evaluations on the tuning records, and between checkpoints.
+        judge: what is lowest at the best evaluation, whose weights are kept: bound (of the held-out likelihood), or ce,
+            the held-out cross-entropy. With few records ce is the safer one: it rises as soon as records are learnt by
+            heart, while the bound may go on falling because the network gets better at copying its input.
+        patience: evaluations without a better one after which training stops; 0 goes to the end.
         precision: auto, float32 or bfloat16.
+
+    Raises:
+        InputError: for a number out of its range, or another word.
     """
 
     loss: LossName = "ce"
@@ -95,6 +103,7 @@ class Training:
     weight_decay: float = 0.01
     ema: float = 0.995
     every: int = 50
+    judge: Literal["bound", "ce"] = "bound"
     patience: int = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -108,6 +117,8 @@ class Training:
             raise InputError(f"ema must be in 0..1 (below 1), got {self.ema}")
         if self.patience < 0 or self.weight_decay < 0 or self.ce_weight < 0:
             raise InputError("patience, weight_decay and ce_weight must not be negative")
+        if self.judge not in ("bound", "ce"):
+            raise InputError(f"judge must be bound or ce, got {self.judge!r}")
         if self.time_sampler not in ("uniform", "importance"):
             raise InputError(f"time_sampler must be uniform or importance, got {self.time_sampler!r}")
 
@@ -129,7 +140,11 @@ def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise."""
+    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise.
+
+    Raises:
+        InputError: for parts that do not fit one another, or fewer than one timestep.
+    """
 
     diffusion: Diffusion = field(default_factory=Diffusion)
     network: Network = field(default_factory=Network)
@@ -138,6 +153,10 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         check_loss(self.training.loss, self.diffusion.posterior, self.diffusion.kernel)
+        if self.diffusion.evidence and self.diffusion.posterior == "joint":
+            raise InputError(
+                "evidence is for posterior mixture: the joint form's head leaves a token's own evidence out"
+            )
         if self.diffusion.timesteps < 1:
             raise InputError(f"timesteps must be at least 1, got {self.diffusion.timesteps}")
         if self.diffusion.schedule_name not in get_args(ScheduleName):
@@ -175,6 +194,9 @@ class Guidance:
         strength: lambda, weight of staying close to the unguided law; smaller guides harder.
         temperature: tau, of the Langevin noise; 0 is gradient descent.
         confine: mu, of the quadratic term.
+
+    Raises:
+        InputError: for another method, or a negative number.
     """
 
     method: Literal["classifier", "own_head", "replace", "reject"] = "own_head"

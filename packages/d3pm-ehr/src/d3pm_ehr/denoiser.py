@@ -118,7 +118,7 @@ class MLPDenoiser(Denoiser):
         """Scales and shifts of every block: computed once for each distinct time, not for each record."""
         distinct, place = torch.unique(t, return_inverse=True)
         features = time_features(distinct, self.process.timesteps).to(self.inward.weight.dtype)
-        return self.time(features)[place]
+        return self.time(features).index_select(0, place)  # its gradient is cheaper than that of [place]
 
     def head(self, z: Float[Tensor, "rows width"]) -> Float[Tensor, "rows logits"]:
         """One linear map."""

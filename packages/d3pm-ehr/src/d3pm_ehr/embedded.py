@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from shared_core.errors import InputError
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.latent_classes import LatentClasses
@@ -42,7 +43,12 @@ def embedded_cohort(rows: int = 20_000, seed: int = 0, codes: int = CODES, colum
         seed: of every draw.
         codes: the most frequent ones to keep.
         columns: with age band, sex and death.
+
+    Raises:
+        InputError: for rows or codes below 1.
     """
+    if rows < 1 or codes < 1:
+        raise InputError(f"rows and codes must be at least 1, got {rows} and {codes}")
     cohort = embedded_law().sample(rows, seed)
     if not columns:
         cohort = replace(

@@ -13,7 +13,7 @@ from d3pm_ehr.baselines import Bernoulli
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.fidelity import code_auroc, dimension_wise_prediction, fidelity, prediction_codes
 from d3pm_ehr.privacy import privacy
-from d3pm_ehr.utility import Task, augmentation, disease_tasks, scores
+from d3pm_ehr.utility import Task, augmentation, check_no_leak, disease_tasks, scores
 
 log = logging.getLogger(__name__)
 Section = Literal["fidelity", "utility", "augmentation", "privacy"]
@@ -32,6 +32,7 @@ def evaluate(
     floor: float = 0.01,
     small: int = 1000,
     known: int = 100,
+    known_columns: bool = False,
     rows: int = 8000,
 ) -> dict[str, Any]:
     """Judge synthetic records against real ones.
@@ -49,21 +50,16 @@ def evaluate(
         floor: prevalence from which a code counts as not rare.
         small: real records in the augmentation.
         known: codes an attacker knows in the attribute inference.
+        known_columns: whether the attacker knows the categorical columns too.
         rows: records taken of each generator, at most.
 
     Raises:
-        InputError: for too few records, or another vocabulary.
+        InputError: for too few records, a setting out of range, another vocabulary, or a label left among the codes.
     """
-    unknown = [section for section in sections if section not in SECTIONS]
-    if unknown:
-        raise InputError(f"sections must be among {', '.join(SECTIONS)}, got {unknown[0]!r}")
-    if len(held_out) < 4 or len(train) < 2:
-        raise InputError(
-            f"evaluation needs at least 4 held-out and 2 training records, got {len(held_out)} and {len(train)}"
-        )
-    for name, cohort in synthetic.items():
-        if cohort.vocabulary.names != train.vocabulary.names:
-            raise InputError(f"{name} has another vocabulary than the training records; align it first")
+    labels = disease_tasks(train.vocabulary) if tasks is None else list(tasks)
+    check_evaluation(
+        train, held_out, synthetic, sections=sections, tasks=labels, floor=floor, small=small, known=known, rows=rows
+    )
     order = np.random.default_rng(seed).permutation(len(held_out))
     half = len(order) // 2
     reference, other = held_out.take(np.sort(order[:half])), held_out.take(np.sort(order[half:]))
@@ -71,7 +67,6 @@ def evaluate(
     generators = {HELD_OUT: other.take(np.arange(min(count, len(other))))}
     generators |= {name: cohort.take(np.arange(min(rows, len(cohort)))) for name, cohort in synthetic.items()}
     generators[INDEPENDENT] = Bernoulli().fit(train).sample(count, seed)
-    labels = disease_tasks(train.vocabulary) if tasks is None else list(tasks)
     result: dict[str, Any] = {
         "records": {"train": len(train), "reference": len(reference)} | {n: len(c) for n, c in generators.items()},
         "floor": floor, "seed": seed, "definitions": fidelity_metrics.DEFINITIONS | privacy_metrics.DEFINITIONS,
@@ -85,8 +80,47 @@ def evaluate(
         result["augmentation"] = _augmentation(train, reference, generators, labels, seed, small)
     if "privacy" in sections:
         log.info("privacy")
-        result["privacy"] = _privacy(train, reference, generators, seed, known)
+        result["privacy"] = _privacy(train, reference, generators, seed, known, known_columns)
     return result
+
+
+def check_evaluation(
+    train: Cohort,
+    held_out: Cohort,
+    synthetic: Mapping[str, Cohort],
+    *,
+    sections: Sequence[Section],
+    tasks: Sequence[Task],
+    floor: float,
+    small: int,
+    known: int,
+    rows: int,
+) -> None:
+    """Refuse what cannot be evaluated, before anything is computed or written (arguments as `evaluate`).
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    unknown = [section for section in sections if section not in SECTIONS]
+    if unknown:
+        raise InputError(f"sections must be among {', '.join(SECTIONS)}, got {unknown[0]!r}")
+    if min(rows, small) < 1 or known < 0 or not 0 <= floor < 1:
+        raise InputError(
+            f"rows and small must be at least 1, known at least 0 and floor in 0..1, got rows {rows}, small {small}, "
+            f"known {known}, floor {floor}"
+        )
+    if len(held_out) < 4 or len(train) < 2:
+        raise InputError(
+            f"evaluation needs at least 4 held-out and 2 training records, got {len(held_out)} and {len(train)}"
+        )
+    for name, cohort in synthetic.items():
+        if not len(cohort):
+            raise InputError(f"{name} holds no records")
+        if cohort.vocabulary.names != train.vocabulary.names:
+            raise InputError(f"{name} has another vocabulary than the training records; align it first")
+    if {"utility", "augmentation"} & set(sections):
+        for task in tasks:
+            check_no_leak(task, train)
 
 
 def _fidelity(
@@ -123,9 +157,14 @@ def _augmentation(
     }
 
 
-def _privacy(train: Cohort, reference: Cohort, generators: dict[str, Cohort], seed: int, known: int) -> dict[str, Any]:
+def _privacy(
+    train: Cohort, reference: Cohort, generators: dict[str, Cohort], seed: int, known: int, known_columns: bool
+) -> dict[str, Any]:
     size = max(len(cohort) for cohort in generators.values())
     copied = {
         "training rows themselves": train.take(np.arange(min(len(train), size)))
     }  # the worst that can be published
-    return {name: privacy(train, reference, cohort, seed, known) for name, cohort in (generators | copied).items()}
+    return {
+        name: privacy(train, reference, cohort, seed, known, known_columns=known_columns)
+        for name, cohort in (generators | copied).items()
+    }

@@ -1,6 +1,7 @@
 """Figures of the evaluation report and of the claims."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,18 @@ def _floor(values: NDArray[np.float64], low: float) -> NDArray[np.float64]:
 def correlation_figure(reference: Cohort, synthetic: Cohort, name: str, codes: int = 40) -> Any:
     """Correlation heat maps of the most common codes."""
     order = np.sort(np.argsort(-prevalence(reference), kind="stable")[:codes])
-    real, made = (correlation(cooccurrence(cohort))[np.ix_(order, order)] for cohort in (reference, synthetic))
+    real, made = (correlation(cooccurrence(_only(cohort, order))) for cohort in (reference, synthetic))
     figure, axes = _axes(3, 4.0, 3.8)
     for axis, matrix, title in zip(axes, (real, made, made - real), ("real", name, "difference"), strict=True):
         image = axis.imshow(matrix, vmin=-0.5, vmax=0.5, cmap="RdBu_r")
         axis.set(title=f"{title}, {len(order)} codes", xticks=[], yticks=[])
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
+
+
+def _only(cohort: Cohort, codes: NDArray[np.int64]) -> Cohort:
+    names = tuple(cohort.vocabulary.codes[i] for i in codes)
+    return replace(cohort, vocabulary=replace(cohort.vocabulary, codes=names, counts=()), codes=cohort.codes[:, codes])
 
 
 def length_figure(reference: Cohort, generators: Mapping[str, Cohort]) -> Any:

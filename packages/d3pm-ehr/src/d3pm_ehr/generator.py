@@ -17,7 +17,7 @@ from shared_core.files import atomic_path, write_json
 from shared_core.run_folder import read_json
 from torch import Tensor
 
-from d3pm_ehr.cohort import Cohort
+from d3pm_ehr.cohort import Cohort, empirical_laws
 from d3pm_ehr.condition import Condition
 from d3pm_ehr.config import GeneratorConfig, Guidance
 from d3pm_ehr.denoiser import make_denoiser
@@ -79,7 +79,7 @@ class EHRD3PM:
         state: TrainingState | None = None,
         after: Any = None,
     ) -> Self:
-        """Train; with `val` the weights of the lowest held-out loss are kept.
+        """Train; with `val` the weights of the best evaluation are kept.
 
         Args:
             data: a cohort, or a 0/1 matrix (dense, data frame or sparse).
@@ -96,6 +96,7 @@ class EHRD3PM:
             raise InputError("val has another vocabulary than the training records")
         if not len(cohort):
             raise InputError("there are no training records")
+        _warn_constant(cohort)
         if state is None or not state.step:
             self.build(cohort.vocabulary, empirical_laws(cohort))
         self.denoiser.train()
@@ -148,11 +149,13 @@ class EHRD3PM:
         times = subsequence(
             self.config.diffusion.timesteps, self.config.diffusion.timesteps if steps is None else steps
         )
-        fixed = {} if given is None else self._given(given)
+        fixed = self.vocabulary.fixed(given or {})
         wanted = Condition.parse(condition, self.vocabulary) if isinstance(condition, str) else condition
         method = (guidance or Guidance()).method if wanted is not None else None
+        if wanted is not None:
+            wanted.refuse_given(fixed, self.vocabulary)
         if wanted is not None and method == "replace":
-            fixed |= wanted.fixed()
+            fixed |= wanted.fixed(self.vocabulary.layout)
         if method == "reject":
             assert wanted is not None
             return self._rejecting(n, wanted, times, seed, batch, fixed)
@@ -193,20 +196,6 @@ class EHRD3PM:
                 break
         raise RunError(f"condition {condition.text!r} held for {found} of {tried} draws: too rare for rejection")
 
-    def _given(self, given: Mapping[str, int | str]) -> dict[int, int]:
-        fixed: dict[int, int] = {}
-        for name, level in given.items():
-            token = self.vocabulary.find(name)
-            levels = self.vocabulary.levels_of(token)
-            index = levels.index(level) if isinstance(level, str) and level in levels else level
-            if not isinstance(index, int) or not 0 <= index < len(levels):
-                raise InputError(
-                    f"given {name!r} must be 0..{len(levels) - 1} or one of {', '.join(levels[:8])}, got {level!r}"
-                )
-            if fixed.setdefault(token, index) != index:
-                raise InputError(f"given contradicts itself about {self.vocabulary.names[token]}")
-        return fixed
-
     # -- judging, conditions ---------------------------------------------------------------------------------------
 
     def elbo(self, cohort: Cohort, *, draws: int = 1, seed: int = 0) -> Float[Tensor, "rows"]:
@@ -230,7 +219,11 @@ class EHRD3PM:
         return self.classifiers[parsed.text]
 
     def fit_label_classifier(self, name: str, labels: Tensor, cohort: Cohort, **options: Any) -> NoisyClassifier:
-        """Train a classifier for any label of the training records that is not among their tokens."""
+        """Train a classifier for any label of the training records that is not among their tokens.
+
+        Raises:
+            InputError: if there is not one label for each record.
+        """
         self._check_vocabulary(cohort)
         if len(labels) != len(cohort):
             raise InputError(f"{len(labels)} labels for {len(cohort)} records")
@@ -292,28 +285,16 @@ class EHRD3PM:
         return model
 
 
-def empirical_laws(cohort: Cohort, prior: float = 0.5) -> Float[Tensor, "laws"]:
-    """Smoothed laws of all columns, from the sparse table (no dense copy of the cohort)."""
-    vocabulary = cohort.vocabulary
-    rows = len(cohort)
-    counts = np.bincount(cohort.codes.indices, minlength=len(vocabulary.codes))
-    parts = []
-    for group in vocabulary.layout.groups:
-        laws = []
-        for token in range(group.start, group.stop):
-            source = vocabulary.order[token]
-            column = source - len(vocabulary.codes)
-            if column < 0:
-                own = np.array([rows - counts[source], counts[source]])
-            else:
-                own = np.bincount(cohort.columns[:, column], minlength=group.levels)
-            law = (own + prior) / (rows + prior * group.levels)
-            laws.append(law[1:] if group.levels == 2 else law)
-        parts.append(torch.from_numpy(np.concatenate(laws)))
-    return torch.cat(parts)
-
-
 def _names_of(data: Any) -> list[str] | None:
     """Column names where `data` is a data frame."""
     columns = getattr(data, "columns", None)
     return None if columns is None else [str(name) for name in columns]
+
+
+def _warn_constant(cohort: Cohort) -> None:
+    """Codes that tell nothing are kept: the vocabulary is the user's choice."""
+    counts = np.bincount(cohort.codes.indices, minlength=len(cohort.vocabulary.codes))
+    constant = [cohort.vocabulary.codes[i] for i in np.flatnonzero((counts == 0) | (counts == len(cohort)))]
+    if constant and len(cohort) > 1:
+        log.warning("%d codes are in none or in all of the %d training records: %s",
+                    len(constant), len(cohort), ", ".join(constant[:5]))  # fmt: skip

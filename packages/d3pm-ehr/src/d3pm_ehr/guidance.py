@@ -99,6 +99,9 @@ class LangevinGuide:
         guidance: sizes.
         condition: for `own_head`.
         classifier: for `classifier`.
+
+    Raises:
+        InputError: if neither or both of condition and classifier are given.
     """
 
     def __init__(
@@ -119,19 +122,22 @@ class LangevinGuide:
             reference = self.model.head(z) + offset
         y = z
         for _ in range(self.guidance.inner_steps):
-            y = y - self.guidance.step * self.gradient(y, z, reference, offset, t)
+            y = y - self.guidance.step * self.gradient(y, z, reference, offset, x_t, t)
             if self.guidance.temperature > 0:
                 noise = draws.normal(tuple(y.shape[1:]), y.dtype)
                 y = y + math.sqrt(2 * self.guidance.step * self.guidance.temperature) * noise
         return y
 
     @torch.enable_grad()
-    def gradient(self, y: Tensor, z: Tensor, reference: Tensor, offset: Tensor | float, t: Tensor) -> Tensor:
+    def gradient(
+        self, y: Tensor, z: Tensor, reference: Tensor, offset: Tensor | float, x_t: Tensor, t: Tensor
+    ) -> Tensor:
         """grad E(y); the KL's part is exactly 0 at y = z."""
         y = y.detach().requires_grad_()
         logits = self.model.head(y) + offset
         if self.condition is not None:
-            log_p = self.condition.log_probability(self.model.layout, logits).sum()
+            clean = self.model.process.clean_logits(x_t, t, logits)
+            log_p = self.condition.log_probability(self.model.layout, clean).sum()
         else:
             assert self.classifier is not None
             log_p = nn.functional.logsigmoid(self.classifier(self.model.pooled(y), t)).sum()

@@ -108,7 +108,8 @@ def training_loss(
     value = (each * weights).mean() + process.prior_divergence(x0).mean()
     if loss == "hybrid":
         uneven = weights / process.timesteps
-        value = value + ce_weight * (process.cross_entropy(x0, x_t, logits) * uneven).mean()
+        clean = process.clean_logits(x_t, t, logits)
+        value = value + ce_weight * (process.cross_entropy(x0, x_t, clean) * uneven).mean()
     return value, each.detach()
 
 
@@ -156,5 +157,6 @@ def _terms(
             x_t = process.corrupt(rows, t, generator)
             logits = model(x_t, t)
             total = total + weight * process.divergence(rows, x_t, logits, t) / draws
-            entropy = entropy + process.cross_entropy(rows, x_t, logits) / draws
+            clean = process.clean_logits(x_t, t, logits)
+            entropy = entropy + process.cross_entropy(rows, x_t, clean) / draws
         yield total, entropy

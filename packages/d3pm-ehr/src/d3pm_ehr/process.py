@@ -1,4 +1,4 @@
-"""The discrete diffusion of a record: corrupt it, step back from it, and measure how well a model does both."""
+"""The discrete diffusion of a record: step back from its noise, and measure how well a model does it."""
 
 from typing import get_args
 
@@ -9,26 +9,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3pm_ehr.config import KernelName, PosteriorForm
+from d3pm_ehr.forward import ForwardProcess, draw_levels
 from d3pm_ehr.layout import Group, TokenLayout
-from d3pm_ehr.posterior import Steps, binary_posterior, joint, mixture, posterior, qbar_to, steps_between
-from d3pm_ehr.schedule import check_schedule
-
-CERTAIN = 40.0  # log-odds of a token that is known: e^-40 is below half a float64 unit of 1
+from d3pm_ehr.posterior import Steps, binary_posterior, joint, mixture, posterior
 
 
-class DiscreteDiffusion:
-    """Q_t = alpha_t I + (1 - alpha_t) 1 pi^T on every token of a record, independently.
+class DiscreteDiffusion(ForwardProcess):
+    """The forward process (see there for its arguments), its reverse and the terms of the bound.
 
     Args:
-        layout: the columns.
-        abar: abar_0..abar_T, float64 (see `noise_schedule`).
-        kernel: `uniform` (pi = 1 / K), `marginal` (pi = the column's own law) or `absorbing` (all mass on MASK, which
-            is the extra state K of a column with K levels).
-        marginals: for `marginal`, the flat laws of `TokenLayout.empirical`.
         form: `mixture` or `joint` parametrisation of p(x_s | x_t).
 
     Raises:
-        InputError: for a name that does not exist, a bad schedule, or marginals that are missing or not positive.
+        InputError: as the forward process, or for a form that does not exist.
     """
 
     def __init__(
@@ -39,112 +32,18 @@ class DiscreteDiffusion:
         marginals: Float[Tensor, "laws"] | None = None,
         form: PosteriorForm = "mixture",
     ) -> None:
-        if kernel not in get_args(KernelName):
-            raise InputError(f"kernel must be one of {', '.join(get_args(KernelName))}, got {kernel!r}")
         if form not in get_args(PosteriorForm):
             raise InputError(f"posterior must be one of {', '.join(get_args(PosteriorForm))}, got {form!r}")
-        check_schedule(abar)
-        self.layout, self.kernel, self.form = layout, kernel, form
-        self.abar = abar.double()
-        self.pi = self._stationary(marginals)
-        self._tables: dict[torch.dtype, Tensor] = {}  # of `uniform_table`
-
-    def _stationary(self, marginals: Tensor | None) -> list[Tensor]:
-        """The law pi of each group: [n or 1, K]."""
-        if self.kernel != "marginal":
-            return [torch.full((1, group.levels), 1 / group.levels) for group in self.layout.groups]
-        if marginals is None:
-            raise InputError("kernel marginal needs the marginals of the training records")
-        laws = []
-        for group, part in self.layout.parts(marginals):
-            law = torch.stack([1 - part, part], -1) if group.levels == 2 else part
-            if bool((law <= 0).any()):
-                raise InputError("kernel marginal: every level needs a positive share; smooth the marginals")
-            laws.append(law.float())
-        return laws
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "DiscreteDiffusion":
-        """Move the tables (in place) and return self; `dtype` of the stationary laws sets the precision of all."""
-        self.abar = self.abar.to(device)
-        self._tables = {}
-        self.pi = [law.to(device=device, dtype=dtype) for law in self.pi]
-        return self
-
-    @property
-    def timesteps(self) -> int:
-        """T."""
-        return len(self.abar) - 1
-
-    @property
-    def absorbing(self) -> bool:
-        """Whether there is a MASK state."""
-        return self.kernel == "absorbing"
-
-    def steps(self, s: Tensor, t: Tensor) -> Steps:
-        """Coefficients of s < t, in the precision of the stationary laws."""
-        return steps_between(self.abar, s, t, self.pi[0].dtype)
-
-    # -- forward ---------------------------------------------------------------------------------------------------
-
-    def prior(self, rows: int, generator: torch.Generator) -> UInt8[Tensor, "rows columns"]:
-        """x_T drawn from pi."""
-        uniforms = torch.rand(rows, self.layout.columns, generator=generator, device=self.abar.device)
-        return self.prior_from(uniforms)
-
-    def prior_from(self, uniforms: Float[Tensor, "rows columns"]) -> UInt8[Tensor, "rows columns"]:
-        """x_T from one uniform number a token."""
-        return torch.cat([self._stationary_draw(index, uniforms) for index in range(len(self.pi))], 1)
-
-    def _stationary_draw(self, index: int, uniforms: Tensor) -> Tensor:
-        group = self.layout.groups[index]
-        u = uniforms[:, group.start : group.stop]
-        if self.absorbing:
-            return torch.full(u.shape, group.levels, dtype=torch.uint8, device=u.device)
-        return _draw(self.pi[index].expand(group.columns, -1), u)
-
-    def corrupt(
-        self, x0: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"], generator: torch.Generator
-    ) -> UInt8[Tensor, "rows columns"]:
-        """x_t ~ q(x_t | x_0) = abar_t [x_t = x_0] + (1 - abar_t) pi, independently for every token."""
-        u = torch.rand(x0.shape, generator=generator, device=x0.device)
-        if self.layout.binary and self.kernel == "uniform":
-            return x0 ^ (u < self._uniform(u.dtype)[t, 5:])  # a token flips with probability (1 - abar_t) / 2
-        noise = (1 - self.abar[t]).to(u.dtype)[:, None]
-        resampled = u < noise
-        # given u < noise, u / noise is uniform again: one random number serves both
-        fresh = self.prior_from((u / noise.clamp_min(1e-30)).clamp(0, 1 - 1e-7))
-        return torch.where(resampled, fresh, x0)
+        super().__init__(layout, abar, kernel, marginals)
+        self.form = form
 
     # -- reverse ---------------------------------------------------------------------------------------------------
 
-    def evidence(self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"]) -> Float[Tensor, "rows logits"]:
-        """log Qbar_t[b, x_t] of every level b (their difference for K = 2), flat like the logits.
-
-        Added to the logits of the token given the OTHER tokens it gives those of p(x_0 | x_t): the denoiser need not
-        learn to copy its own input. For the absorbing kernel a masked token tells nothing of itself (0), and an
-        unmasked one all (`CERTAIN`).
-        """
-        if self.absorbing:
-            return self._absorbing_evidence(x_t)
-        steps = self.steps(t - 1, t)
-        parts = []
-        for group, pi in zip(self.layout.groups, self.pi, strict=True):
-            a = x_t[:, group.start : group.stop]
-            if group.levels == 2:
-                parts.append(_binary_evidence(a, pi[:, 1], steps.extended(1)))
-            else:
-                parts.append(qbar_to(a, pi, steps.extended(2)).log().flatten(1))
-        return torch.cat(parts, 1)
-
-    def _absorbing_evidence(self, x_t: Tensor) -> Tensor:
-        parts = []
-        for group in self.layout.groups:
-            a, dtype = x_t[:, group.start : group.stop], self.pi[0].dtype
-            if group.levels == 2:
-                parts.append((2 * a.to(dtype) - 1) * (CERTAIN * (a < 2)))
-            else:
-                parts.append(CERTAIN * functional.one_hot(a.long(), group.levels + 1)[..., :-1].to(dtype).flatten(1))
-        return torch.cat(parts, 1)
+    def clean_logits(
+        self, x_t: UInt8[Tensor, "rows columns"], t: Int[Tensor, "rows"], logits: Float[Tensor, "rows logits"]
+    ) -> Float[Tensor, "rows logits"]:
+        """Logits of p(x_0 | x_t): the model's own, but for `joint`, whose head leaves the token's own evidence out."""
+        return logits if self.form == "mixture" or self.absorbing else logits + self.evidence(x_t, t)
 
     def reverse(
         self, x_t: UInt8[Tensor, "rows columns"], logits: Float[Tensor, "rows logits"], s: Tensor, t: Tensor
@@ -199,17 +98,20 @@ class DiscreteDiffusion:
         parts = []
         for group, law in zip(self.layout.groups, self.reverse(x_t, logits, s, t), strict=True):
             u = uniforms[:, group.start : group.stop]
-            parts.append((u < law).to(torch.uint8) if group.levels == 2 else _draw(law, u))
+            parts.append((u < law).to(torch.uint8) if group.levels == 2 else draw_levels(law, u))
         return torch.cat(parts, 1)
 
     def _unmask(self, x_t: Tensor, logits: Tensor, steps: Steps, uniforms: Tensor) -> Tensor:
-        """A masked token leaves MASK where u < 1 - noise_s / noise_t; given that, u rescaled draws its level."""
+        """A masked token leaves MASK where u < 1 - noise_s / noise_t; given that, u rescaled draws its level.
+
+        The rescaling loses digits: over many steps a rare level needs more of them than a float32 of `uniforms` has.
+        """
         leave = (1 - steps.noise_s / steps.noise_t)[..., None]
         parts = []
         for group, p in zip(self.layout.groups, self.layout.probabilities(logits), strict=True):
             a, u = x_t[:, group.start : group.stop], uniforms[:, group.start : group.stop]
-            fresh = (u / leave).clamp_max(1 - 1e-7)
-            drawn = (fresh < p).to(torch.uint8) if group.levels == 2 else _draw(p, fresh)
+            fresh = (u / leave).clamp_max(1 - torch.finfo(u.dtype).eps)
+            drawn = (fresh < p).to(torch.uint8) if group.levels == 2 else draw_levels(p, fresh)
             parts.append(torch.where((a == group.levels) & (u < leave), drawn, a))
         return torch.cat(parts, 1)
 
@@ -258,11 +160,6 @@ class DiscreteDiffusion:
             total = total + nats if index else nats
         return total
 
-    def _uniform(self, dtype: torch.dtype) -> Tensor:
-        if dtype not in self._tables:
-            self._tables[dtype] = uniform_table(self.abar).to(dtype)
-        return self._tables[dtype]
-
     def _uniform_divergence(self, a: Tensor, b: Tensor, logits: Tensor, t: Tensor) -> Tensor:
         """K = 2, uniform: q(1 | a, b) = low(a) + slope b, the model's r = low(a) + slope p, entropy by [a = b] only."""
         low0, rise, slope, equal, change, _ = self._uniform(logits.dtype)[t][..., None].unbind(1)
@@ -299,7 +196,11 @@ class DiscreteDiffusion:
         return -(torch.special.entr(q) + q * r.clamp_min(torch.finfo(r.dtype).tiny).log()).sum((1, 2))
 
     def prior_divergence(self, x0: UInt8[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
-        """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0."""
+        """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0.
+
+        Raises:
+            InputError: with the absorbing kernel where abar_T > 0: it is infinite.
+        """
         signal = float(self.abar[-1])
         total = torch.zeros(len(x0), device=x0.device, dtype=self.pi[0].dtype)
         if signal == 0:
@@ -313,33 +214,6 @@ class DiscreteDiffusion:
         return total
 
 
-def uniform_table(abar: Float[Tensor, "steps_plus_1"]) -> Float[Tensor, "steps_plus_1 6"]:
-    """For K = 2, uniform, s = t - 1, in float64: q(1 | a, b) = low(a) + slope b and its entropy.
-
-    Columns: low(0), low(1) - low(0), slope, entropy where a = b, what a != b adds to it, and the probability
-    (1 - abar_t) / 2 of a flip; row 0 is not used.
-    """
-    t = torch.arange(1, len(abar), device=abar.device)
-    steps = steps_between(abar, t - 1, t, torch.float64)
-    half = torch.full((1,), 0.5, dtype=torch.float64, device=abar.device)
-    zero, one = torch.zeros_like(t), torch.ones_like(t)
-    q = {(a, b): binary_posterior(one * a, zero + b, half, steps) for a in (0, 1) for b in (0, 1)}
-
-    def entropy(p: Tensor) -> Tensor:
-        return torch.special.entr(p) + torch.special.entr(1 - p)
-
-    equal, other = entropy(q[0, 0]), entropy(q[0, 1])
-    rows = torch.stack([q[0, 0], q[1, 0] - q[0, 0], q[0, 1] - q[0, 0], equal, other - equal, (1 - abar[1:]) / 2], 1)
-    return torch.cat([rows.new_zeros(1, 6), rows])
-
-
-def _binary_evidence(a: Tensor, pi: Tensor, steps: Steps) -> Tensor:
-    up = a.to(pi.dtype)
-    pi_a = up * (2 * pi - 1) + (1 - pi)
-    odds = torch.log1p(steps.signal_t / (steps.noise_t * pi_a))  # log of Qbar[a, a] / Qbar[not a, a]
-    return (2 * up - 1) * odds
-
-
 def _token_nats(logits: Tensor, target: Tensor) -> Tensor:
     """-log p(target) of every token, [rows, n]; binary tokens have log-odds [rows, n], others [rows, n, K]."""
     if logits.ndim == 2:
@@ -347,11 +221,3 @@ def _token_nats(logits: Tensor, target: Tensor) -> Tensor:
         # softplus(wrong); torch's own takes a slow log1p of every token on a CPU
         return torch.where(wrong > 20, wrong, -torch.sigmoid(-wrong.clamp_max(20)).log())
     return functional.cross_entropy(logits.movedim(-1, 1), target.long(), reduction="none")
-
-
-def _draw(law: Tensor, u: Tensor) -> Tensor:
-    """Inverse transform: the number of levels whose cumulative share is at most u."""
-    if law.shape[-1] == 2:
-        return (u >= law[..., 0]).to(torch.uint8)
-    cumulative = law.cumsum(-1)[..., :-1]
-    return (u[..., None] >= cumulative).sum(-1).to(torch.uint8)

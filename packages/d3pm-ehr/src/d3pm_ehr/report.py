@@ -86,7 +86,8 @@ def fidelity_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def privacy_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the privacy, for the terminal."""
-    keys = ["membership_auc", "membership_accuracy", "attribute_f1", "exact_copies", "nearest_mean", "nearest_p05"]
+    keys = ["membership_auc", "membership_accuracy", "attribute_f1", "attribute_f1_entropy", "exact_copies",
+            "nearest_mean", "nearest_p05"]  # fmt: skip
     rows = [[name, *(format_value(row[key]) for key in keys)] for name, row in result.get("privacy", {}).items()]
     return ["published", *(key.replace("_", " ") for key in keys)], rows
 

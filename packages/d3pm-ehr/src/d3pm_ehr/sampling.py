@@ -81,7 +81,7 @@ def sample_tokens(
             at = torch.tensor([t], device=x.device)
             x = _fix(model, x, given, at, draws)
             logits = _logits(model, x, at, guide, draws)
-            uniforms = draws.uniform(x.shape[1], dtype=logits.dtype)
+            uniforms = draws.uniform(x.shape[1], dtype=_precision(model, logits))
             x = model.process.step_back(x, logits, at - (t - s), at, uniforms)
             if tick is not None:
                 tick()
@@ -119,7 +119,7 @@ def sample_by_transition_times(
             live = at > 0
             here = tau == at[:, None]
             logits = model(x[live], at[live])
-            uniforms = draws.uniform(x.shape[1], dtype=logits.dtype)[live]
+            uniforms = draws.uniform(x.shape[1], dtype=_precision(model, logits))[live]
             zero = torch.zeros((), dtype=torch.long, device=x.device)
             drawn = model.process.step_back(x[live], logits, zero, at[live], uniforms)
             x[live] = torch.where(here[live], drawn, x[live])
@@ -149,6 +149,11 @@ def _batches(model: Denoiser, rows: int, batch: int, seed: int) -> Iterator[tupl
 
 def _start(model: Denoiser, draws: Draws) -> UInt8[Tensor, "rows columns"]:
     return model.process.prior_from(draws.uniform(model.layout.columns))
+
+
+def _precision(model: Denoiser, logits: Tensor) -> torch.dtype:
+    """Of the uniforms of a step: the absorbing kernel uses one number twice (`DiscreteDiffusion.step_back`)."""
+    return torch.float64 if model.process.absorbing and logits.device.type != "mps" else logits.dtype
 
 
 def _mask_levels(model: Denoiser, x: Tensor) -> Tensor:

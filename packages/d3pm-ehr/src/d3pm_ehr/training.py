@@ -1,4 +1,4 @@
-"""Training a denoiser: EMA, early stopping on the held-out loss, resumable to the bit, under accelerate.
+"""Training a denoiser: EMA, early stopping on held-out records, resumable to the bit, under accelerate.
 
 The records, times and noise of step k come from generators seeded by (seed, k), so a resumed run needs no random
 state, and several processes split the very same batch.
@@ -24,7 +24,8 @@ from d3pm_ehr.objective import ImportanceTimes, UniformTimes, held_out_losses, t
 
 log = logging.getLogger(__name__)
 DENSE_LIMIT = 2**28  # bytes of records that are kept as a dense table; larger cohorts stay sparse
-VALIDATION_ROWS = 4096
+VALIDATION_ROWS = 4096  # held-out records of an evaluation, at most
+VALIDATION_DRAWS = 1024  # of (record, time, noise), at least: few records are taken several times
 
 
 @dataclass
@@ -34,9 +35,8 @@ class TrainingState:
     Attributes:
         step: optimiser steps done.
         ema: averaged weights.
-        best: averaged weights with the lowest held-out loss so far (of the kind that is trained).
-        best_loss: that loss, nats a record.
-        best_bound: the held-out bound of those weights.
+        best: averaged weights with the lowest held-out bound (or cross-entropy, as `Training.judge` says) so far.
+        best_loss: that value, nats a record; infinite where nothing is held out.
         stale: evaluations since.
         optimizer: state of AdamW as `state_dict()["state"]`.
         times: state of the time sampler.
@@ -47,7 +47,6 @@ class TrainingState:
     ema: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_loss: float = math.inf
-    best_bound: float = math.inf
     stale: int = 0
     optimizer: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     times: dict[str, Tensor] = field(default_factory=dict)
@@ -64,7 +63,7 @@ class _Records:
 
     def batch(self, size: int, generator: torch.Generator) -> UInt8[Tensor, "rows columns"]:
         index = torch.randint(len(self.cohort), (size,), generator=generator)
-        rows = self.dense[index] if self.dense is not None else self.cohort.tokens(index.numpy())
+        rows = self.dense.index_select(0, index) if self.dense is not None else self.cohort.tokens(index.numpy())
         return rows.to(self.device)
 
 
@@ -133,15 +132,14 @@ def train_denoiser(
             metrics = {"loss": float(total) / count}
             if held is not None:
                 metrics["held_out_bound"], metrics["held_out_ce"] = _held_out(model, state.ema, held, seed)
-                # judged by what is trained: under ce the bound falls as long as copying x_t improves, memory or not
-                judged = metrics["held_out_ce" if training.loss == "ce" else "held_out_bound"]
-                _note_best(state, judged, metrics["held_out_bound"], training.patience)
+                _note_best(state, metrics[f"held_out_{training.judge}"], training.patience)
             state.optimizer, state.times = optimizer.state_dict()["state"], times.state()
             if after is not None and accelerator.is_main_process:
                 after(state, metrics)
             total, count = torch.zeros_like(total), 0
             if state.stopped:
-                log.info("stopped after step %d: no better held-out loss for %d evaluations", state.step, state.stale)
+                log.info("stopped after step %d: no better held-out %s for %d evaluations",
+                         state.step, training.judge, state.stale)  # fmt: skip
                 break
     model.load_state_dict(state.best or state.ema)
     model.eval()
@@ -195,7 +193,7 @@ def mix(seed: int, index: int) -> int:
 
 def _validation(cohort: Cohort, device: torch.device) -> UInt8[Tensor, "rows columns"]:
     rows = torch.randperm(len(cohort), generator=torch.Generator().manual_seed(0))[:VALIDATION_ROWS]
-    return cohort.tokens(rows.numpy()).to(device)
+    return cohort.tokens(rows.numpy()).repeat(-(-VALIDATION_DRAWS // len(rows)), 1).to(device)
 
 
 def _held_out(model: Denoiser, ema: dict[str, Tensor], rows: Tensor, seed: int) -> tuple[float, float]:
@@ -210,9 +208,9 @@ def _held_out(model: Denoiser, ema: dict[str, Tensor], rows: Tensor, seed: int) 
     return found
 
 
-def _note_best(state: TrainingState, value: float, bound: float, patience: int) -> None:
-    if value < state.best_loss:
-        state.best_loss, state.best_bound, state.stale = value, bound, 0
+def _note_best(state: TrainingState, loss: float, patience: int) -> None:
+    if loss < state.best_loss:
+        state.best_loss, state.stale = loss, 0
         state.best = {name: item.clone() for name, item in state.ema.items()}
     else:
         state.stale += 1

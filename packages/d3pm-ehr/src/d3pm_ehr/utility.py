@@ -43,20 +43,31 @@ class Task:
         """All other codes, and the categorical columns as they are."""
         kept = np.setdiff1d(np.arange(cohort.codes.shape[1]), self.codes)
         parts = [cohort.codes[:, kept].astype(np.float32), sparse.csr_matrix(cohort.columns.astype(np.float32))]
-        features = sparse.csr_matrix(sparse.hstack(parts))
-        check_no_leak(self, kept)
-        return features
+        return sparse.csr_matrix(sparse.hstack(parts))
 
 
-def check_no_leak(task: Task, features: NDArray[np.int64]) -> None:
-    """Refuse features that hold the label's own codes.
+def check_no_leak(task: Task, cohort: Cohort, least: int = 20) -> None:
+    """Refuse a label that another code gives away: one that is there exactly where the label is.
+
+    Args:
+        task: the label.
+        cohort: real records.
+        least: records with the label from which such a coincidence is none.
 
     Raises:
-        InputError: naming the task and how many of its codes are among the features.
+        InputError: naming the code.
     """
-    leaked = sorted(set(task.codes) & {int(i) for i in features})
-    if leaked:
-        raise InputError(f"label {task.name!r}: column {leaked[0]} makes the label and is among the features")
+    label = task.label(cohort).astype(np.int64)
+    positives = int(label.sum())
+    if not least <= positives < len(cohort):
+        return
+    there = np.bincount(cohort.codes.indices, minlength=cohort.codes.shape[1])
+    both = np.asarray(cohort.codes.T.astype(np.int64) @ label)
+    same = np.setdiff1d(np.flatnonzero((there == positives) & (both == positives)), task.codes)
+    if len(same):
+        code = cohort.vocabulary.codes[same[0]]
+        raise InputError(f"label {task.name!r} is left among the features: code {code} is in exactly the same "
+                         f"{positives} records; import the table without it, or add it to the label")  # fmt: skip
 
 
 def disease_tasks(vocabulary: Vocabulary) -> list[Task]:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,9 @@ class Vocabulary:
         truncation: how source codes were cut (`icd3`, `none`, or a number of characters).
         counts: records with each code in the source, where they were at least `min_records`.
         min_records: rarer codes were left out of the vocabulary.
+
+    Raises:
+        InputError: for a code that is there twice, or no code at all.
     """
 
     codes: tuple[str, ...]
@@ -96,6 +100,24 @@ class Vocabulary:
         near = difflib.get_close_matches(name, [*self._short, *self.names], n=3, cutoff=0.4)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise InputError(f"code {name!r} is not in the vocabulary of {len(self.codes)} codes{hint}")
+
+    def fixed(self, given: Mapping[str, int | str]) -> dict[int, int]:
+        """Tokens and levels of `given` by name, e.g. {"250": 1, "585": 0, "sex": "female"}.
+
+        Raises:
+            InputError: for an unknown name or level, or two levels of one token.
+        """
+        fixed: dict[int, int] = {}
+        for name, level in given.items():
+            token = self.find(name)
+            levels = self.levels_of(token)
+            index = levels.index(level) if isinstance(level, str) and level in levels else level
+            if not isinstance(index, int) or not 0 <= index < len(levels):
+                known = f"0 or 1 ({', '.join(levels)})" if levels == ("absent", "present") else ", ".join(levels[:12])
+                raise InputError(f"given {name!r} must be one of {known}, got {level!r}")
+            if fixed.setdefault(token, index) != index:
+                raise InputError(f"given contradicts itself about {self.names[token]}")
+        return fixed
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

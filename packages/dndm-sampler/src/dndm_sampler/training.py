@@ -108,7 +108,12 @@ def train_text(
 
 
 def train_translation(out: str | Path, config: TrainConfig, seed: int, device: torch.device) -> nn.Module:
-    """Train a `Translator` on the toy translation task; arguments, result and errors as `train_text`."""
+    """Train a `Translator` on the toy translation task; arguments and result as `train_text`.
+
+    Raises:
+        InputError: as `train_text`, and for a width that is not a multiple of 4.
+        RunError: as `train_text`.
+    """
     _check(config)
     if config.width < 4 or config.width % 4:
         raise InputError(f"width must be a positive multiple of 4 for the translation task, got {config.width}")

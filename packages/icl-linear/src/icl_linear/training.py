@@ -93,7 +93,11 @@ def make_model(d: int, training: Training) -> nn.Module:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Adam or plain SGD over the weights that are trained."""
+    """Adam or plain SGD over the weights that are trained.
+
+    Raises:
+        InputError: for another optimizer.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if training.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=training.lr)

@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
+from parity_sgd.checks import check_support
 from parity_sgd.codes import all_codes, code_bytes, parity, random_codes, unpack
 from parity_sgd.compiling import compiled
 from parity_sgd.lookup import network_values
 from parity_sgd.network import integer_power
+from parity_sgd.streams import stream_generator
 
 ENUMERATE_MAX_D = 20
 CHUNK = 65536
@@ -54,8 +56,12 @@ def exact_accuracy(
     """P(y f(x) > 0), exact where possible.
 
     All 2^d inputs up to `enumerate_max_d`; beyond, the 2^k feature patterns with a bound on what the noise weights can
-    change; where the bound is not below the margin, `samples` fresh points from their own seed.
+    change; where the bound is not below the margin, `samples` points of the seed's stream for evaluation.
+
+    Raises:
+        InputError: for a support that is empty, repeats, or lies outside 0..d-1.
     """
+    support = check_support(W.shape[1], support, None)
     k, d = len(support), W.shape[1]
     if d <= enumerate_max_d:
         # y f is even, y(-x) f(-x) = y(x) f(x): half of the cube says all
@@ -72,7 +78,7 @@ def exact_accuracy(
 def _sample_points(
     samples: int, d: int, support: tuple[int, ...], seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    codes = random_codes(samples, d, torch.Generator(device).manual_seed(seed))
+    codes = random_codes(samples, d, stream_generator(seed, "evaluation", device))
     return codes, parity(codes, support)
 
 
@@ -145,7 +151,7 @@ def _certain_patterns(features, noise, a):  # type: ignore[no-untyped-def]
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; sensible also at 0 and 1."""
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     p = successes / trials
     centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)

@@ -54,12 +54,7 @@ def brute_force(X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int) -> tuple
         InputError: for k outside 1..d, or more than 10^9 supports.
     """
     n, d = X.shape
-    if not 1 <= k <= d:
-        raise InputError(f"k must be in 1..d = 1..{d}, got {k}")
-    if comb(d, k) > BRUTE_FORCE_MAX_SUPPORTS:
-        raise InputError(
-            f"brute force over C({d}, {k}) = {comb(d, k):.2g} supports is beyond {BRUTE_FORCE_MAX_SUPPORTS:.0e}"
-        )
+    check_brute_force(d, k)
     if k == 1:
         correlations = X.T @ y / n
         best = int(correlations.abs().argmax())
@@ -75,6 +70,20 @@ def brute_force(X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int) -> tuple
         if pairs[i, j].abs() > value.abs():
             found, value = (*prefix, start + i, start + j), pairs[i, j]
     return found, float(value)
+
+
+def check_brute_force(d: int, k: int) -> None:
+    """Refuse what would take days.
+
+    Raises:
+        InputError: for k outside 1..d, or more than 10^9 supports.
+    """
+    if not 1 <= k <= d:
+        raise InputError(f"k must be in 1..d = 1..{d}, got {k}")
+    if comb(d, k) > BRUTE_FORCE_MAX_SUPPORTS:
+        raise InputError(
+            f"brute force over C({d}, {k}) = {comb(d, k):.2g} supports is beyond {BRUTE_FORCE_MAX_SUPPORTS:.0e}"
+        )
 
 
 def sgd_same_network(

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from math import factorial
+from math import factorial, inf, log10
 
 from shared_core.errors import InputError
 
 log = logging.getLogger(__name__)
 MAX_NUMBERS = 2**31
 """Weights of a network, or entries of a table: 8 GB of float32."""
+MAX_FLOAT32 = 3.4e38
 MAX_BATCH = 10**12
 """At a billion samples a second a step of this batch takes a quarter of an hour."""
 
@@ -71,6 +72,16 @@ def check_size(what: str, rows: int, columns: int) -> None:
         raise InputError(f"{what} = {rows} * {columns} numbers are beyond 2^31 (8 GB)")
 
 
+def check_degree(d: int, k: int) -> None:
+    """Refuse powers that float32 cannot hold.
+
+    Raises:
+        InputError: where d^k, the largest value of a neuron at the start, is beyond the range of float32.
+    """
+    if k * log10(d) > log10(MAX_FLOAT32):
+        raise InputError(f"d^k is beyond the range of a float32 for d = {d}, k = {k}; no batch is large enough")
+
+
 def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: float, decay: float) -> None:
     """Ranges that do not depend on the task.
 
@@ -82,9 +93,18 @@ def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: 
             raise InputError(f"{name} must be at least 1, got {value}")
     if batch > MAX_BATCH:
         raise InputError(f"batch must be at most {MAX_BATCH:.0e}, got {batch:.3g}")
-    if not learning_rate > 0:
+    check_rates(learning_rate, decay)
+
+
+def check_rates(learning_rate: float, decay: float) -> None:
+    """eta and lambda.
+
+    Raises:
+        InputError: unless eta > 0, lambda >= 0, both are finite, and lambda eta <= 1.
+    """
+    if not 0 < learning_rate < inf:
         raise InputError(f"learning-rate must be positive, got {learning_rate}")
-    if decay < 0:
+    if not 0 <= decay < inf:
         raise InputError(f"decay must not be negative, got {decay}")
     if decay * learning_rate > 1:
         raise InputError(

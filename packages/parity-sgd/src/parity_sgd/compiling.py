@@ -1,4 +1,8 @@
-"""numba's compiler as this package uses it."""
+"""numba's compiler as this package uses it.
+
+Its cache notices a change of the file that holds a function, not of the files that this one imports from: after an edit
+of `lanes`, `lookup` or `streams` delete `__pycache__/*.nbi`, or `steps` goes on with the old code.
+"""
 
 from collections.abc import Callable
 from typing import Any

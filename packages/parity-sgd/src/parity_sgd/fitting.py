@@ -13,11 +13,12 @@ from shared_core.errors import InputError
 from torch import Tensor
 
 from parity_sgd.accuracy import wilson_interval
-from parity_sgd.checks import check_seed
+from parity_sgd.baselines import check_brute_force
+from parity_sgd.checks import check_noise, check_rates, check_seed
 from parity_sgd.gradient import critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.searches import SEARCHES, FitSettings, Method, SplitRows, agreement
-from parity_sgd.tables import read_table, warn_about_columns
+from parity_sgd.tables import read_table, warn_about_columns, warn_about_copies
 
 log = logging.getLogger(__name__)
 SIGNIFICANT = 1e-6
@@ -120,8 +121,11 @@ def _needless_columns(X: Tensor, y: Tensor, support: tuple[int, ...], columns: t
     found = []
     for j in support:
         rest = tuple(i for i in support if i != j)
-        if rest and independence_p_value(X[:, list(rest)].prod(1), y) < SIGNIFICANT:
-            found.append(f"without {columns[j]!r} the others agree in {agreement(X, y, rest):.4f}: it may not belong")
+        told = X[:, list(rest)].prod(1)
+        # either way round: without a column that is nearly always -1 the others agree with the complement
+        if rest and min(independence_p_value(told, y), independence_p_value(-told, y)) < SIGNIFICANT:
+            share = agreement(X, y, rest)
+            found.append(f"without {columns[j]!r} the others agree in {max(share, 1 - share):.4f}: it may not belong")
     return found
 
 
@@ -140,13 +144,9 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
     for name, value in (("width", settings.width), ("epochs", settings.epochs), ("batches", settings.batches)):
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if not settings.learning_rate > 0 or settings.decay < 0 or settings.decay * settings.learning_rate > 1:
-        raise InputError(
-            "learning-rate must be positive and decay * learning-rate in [0, 1], got "
-            f"{settings.learning_rate} and {settings.decay}"
-        )
-    if settings.noise is not None and not 0 <= settings.noise < 0.5:
-        raise InputError(f"noise must be in [0, 0.5), got {settings.noise}")
+    check_rates(settings.learning_rate, settings.decay)
+    if settings.noise is not None:
+        check_noise(settings.noise)
     needed = critical_batch(d, k, default_width(k), 0.5, settings.noise or 0.0)
     if n < needed / 20:  # measured: a ninth of that is enough with the averaging over steps
         log.warning(
@@ -175,7 +175,10 @@ def fit_file(
     settings = settings or FitSettings()
     check_seed(seed)
     check_fit(len(table.X), len(table.columns), k, settings)
+    if "brute-force" in methods:
+        check_brute_force(len(table.columns), k)  # before other methods have run for minutes
     warn_about_columns(table.X, table.columns)
+    warn_about_copies(table.X)
     return [
         fit_support(table.X, table.y, k, method=method, settings=settings, columns=table.columns, seed=seed)
         for method in methods

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from shared_core.errors import InputError
 from torch import Tensor
 
-from parity_sgd.codes import unpack
+from parity_sgd.codes import code_bytes, unpack
 from parity_sgd.lookup import gradient_sum
 from parity_sgd.network import integer_power
 
@@ -36,7 +36,16 @@ def batch_gradient(
         codes: packed points.
         weights: labels, or labels times multiplicities where equal points are counted once.
         total: B; the number of points where None.
+
+    Raises:
+        InputError: if the points are not packed ones of W's dimension, or not as many as there are weights.
     """
+    m, d = W.shape
+    if codes.shape != (len(weights), code_bytes(d)) or a.shape != (m,):
+        raise InputError(
+            f"for W of shape {(m, d)} and {len(weights)} weights, codes must be {(len(weights), code_bytes(d))} and a "
+            f"({m},); got {tuple(codes.shape)} and {tuple(a.shape)}"
+        )
     if W.device.type == "cpu" and W.dtype == torch.float32:
         weights = weights.to(torch.float32)
         summed = torch.from_numpy(gradient_sum(codes.numpy(), weights.numpy(), W.detach().contiguous().numpy(), k - 1))
@@ -96,8 +105,8 @@ def critical_batch(d: int, k: int, m: int, threshold: float = 0.5, noise: float 
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold must be in (0, 1) in units of the signal k!, got {threshold}")
-    signal = factorial(k) * (1 - 2 * noise) * min(threshold, 1 - threshold)
     try:
+        signal = factorial(k) * (1 - 2 * noise) * min(threshold, 1 - threshold)
         return float(second_moment(d, k)) * 2 * log(m * d) / signal**2
     except OverflowError:
         raise InputError(

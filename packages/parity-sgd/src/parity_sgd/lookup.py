@@ -9,6 +9,8 @@ Neurons do not interact under the correlation loss, so they are taken sixteen at
 tables of a tile fit the first-level cache up to d of about 90.
 """
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -59,30 +61,34 @@ def fill_table(tile, table):  # type: ignore[no-untyped-def]
                 store(table, base + ((1 << b) + v) * LANES, row - (weight + weight))
 
 
-@compiled(inline="always")
-def _inner_products(codes, i, groups, table):  # type: ignore[no-untyped-def]
-    """<w_r, x_i> of the sixteen neurons: one table row per half byte of the packed point."""
-    low = fill(np.float32(0))
-    high = fill(np.float32(0))
-    for p in range(groups >> 1):
-        byte, base = np.intp(codes[i, p]), 2 * p * GROUP
-        low = low + load(table, base + (byte & 15) * LANES)
-        high = high + load(table, base + GROUP + (byte >> 4) * LANES)
-    if groups & 1:  # the last byte holds at most four coordinates
-        low = low + load(table, (groups - 1) * GROUP + (np.intp(codes[i, groups >> 1]) & 15) * LANES)
-    return low + high
-
-
 @compiled()
 def weigh(codes, weights, exponent, table, h, total):  # type: ignore[no-untyped-def]
-    """h_i = weights_i <w, x_i>^exponent for every point, and total += |h_i|."""
+    """h_i = weights_i <w, x_i>^exponent for every point, and total += |h_i|.
+
+    <w_r, x_i> is a sum of one table row per half byte. The loop is not a function of its own: numba would count
+    references to its arrays for every point, which takes longer than the sum.
+    """
     groups = table.shape[0] // GROUP
     size = load(total, 0)
     for i in range(codes.shape[0]):
-        z = _inner_products(codes, i, groups, table)
-        power = fill(weights[i])
-        for _ in range(exponent):
+        low = fill(np.float32(0))
+        high = fill(np.float32(0))
+        for p in range(groups >> 1):
+            byte, base = np.intp(codes[i, p]), 2 * p * GROUP
+            low = low + load(table, base + (byte & 15) * LANES)
+            high = high + load(table, base + GROUP + (byte >> 4) * LANES)
+        if groups & 1:  # the last byte holds at most four coordinates
+            low = low + load(table, (groups - 1) * GROUP + (np.intp(codes[i, groups >> 1]) & 15) * LANES)
+        z, power = low + high, fill(weights[i])
+        if exponent == 1:  # a loop over the exponent takes longer than the look-up where d is small
             power = power * z
+        elif exponent == 2:
+            power = power * z * z
+        elif exponent == 3:
+            power = power * z * z * z
+        else:
+            for _ in range(exponent):
+                power = power * z
         store(h, i * LANES, power)
         size = size + magnitude(power)
     store(total, 0, size)
@@ -203,8 +209,8 @@ def parities(codes: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Float
 def aligned(*sizes: int) -> list[FloatArray]:
     """Zeroed arrays that begin on a cache line, for sizes in whole lines: a row across two of them costs twice."""
     block = np.zeros(sum(sizes) + LINE, np.float32)
-    start = -block.ctypes.data // block.itemsize % LINE
-    return np.split(block[start : start + sum(sizes)], np.cumsum(sizes)[:-1])
+    ends = [*accumulate(sizes, initial=-block.ctypes.data // block.itemsize % LINE)]
+    return [block[start:end] for start, end in pairwise(ends)]
 
 
 def padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

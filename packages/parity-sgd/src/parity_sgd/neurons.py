@@ -54,7 +54,7 @@ def predict_outcome(W0: Float[Tensor, "m d"], a: Float[Tensor, "m"], support: Se
     return Outcome(
         accuracy=(margins > 0).float().mean().item(),
         ties=(margins == 0).float().mean().item(),
-        margin=margins.min().item() / len(W0),
+        margin=margins.min().item() / len(W0) + 0.0,  # not -0
         good=int(good.sum()),
     )
 

@@ -132,7 +132,8 @@ class SparseParity:
 
     def stream_words(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """States of the streams of points and of flips on a CPU, for loops that draw from them in place."""
-        return self._points.words, self._flips.words
+        # without noise nothing is drawn from the second, and seeding it takes as long as a short run
+        return self._points.words, self._flips.words if self.noise else np.zeros(4, np.uint64)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream stands."""

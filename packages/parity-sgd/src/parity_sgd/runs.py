@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from shared_core.device import resolve_device
 from shared_core.errors import InputError
 from shared_core.files import atomic_path
@@ -69,7 +69,7 @@ def run_training(
             with atomic_path(folder.path / f"seed-{run.seed}.safetensors") as aside:
                 metadata = {PACKAGE: json.dumps({"support": task.support})}  # one entry: their order is not fixed
                 tensors = {"W": run.W, "a": run.a, "W0": run.W0}
-                save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, aside, metadata)
+                aside.write_bytes(save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
         folder.save_figure("accuracy", figures.accuracy_figure({f"k = {task.k}, d = {task.d}": history}))
         good = is_good(runs[0].W0, runs[0].a, task.support).tolist()
         folder.save_figure("weights", figures.weights_figure(runs[0].W, good, task.support))
@@ -98,9 +98,12 @@ def summary(run: TrainedRun) -> dict[str, Any]:
 def _resume(folder: RunFolder, trainers: Sequence[Trainer]) -> None:
     path = folder.path / "checkpoint.safetensors"
     if not path.exists():
-        folder.metrics.rewind(0)
+        folder.metrics.rewind(-1)  # a kill may have left the first step's rows of some seeds only
         return
-    state = load_file(path)
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file: {error}; remove the folder to begin again") from error
     for trainer in trainers:
         prefix = f"{trainer.seed}."
         trainer.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -110,15 +113,16 @@ def _resume(folder: RunFolder, trainers: Sequence[Trainer]) -> None:
 
 def _train_all(folder: RunFolder, trainers: Sequence[Trainer], every: int) -> None:
     steps, device = trainers[0].settings.steps, trainers[0].task.device
-    if trainers[0].step == 0 and not folder.metrics.read():
+    if trainers[0].step == 0:
         for trainer in trainers:
             folder.metrics.write(0, seed=trainer.seed, **trainer.metrics())
-    for target in progress([*range(trainers[0].step + every, steps, every), steps], "training"):
+    targets = [t for t in (*range(trainers[0].step + every, steps, every), steps) if t > trainers[0].step]
+    for target in progress(targets, "training"):
         each_in_threads(partial(_advance_to, target), trainers, device)
         for trainer in trainers:
             folder.metrics.write(trainer.step, seed=trainer.seed, **trainer.metrics())
         with atomic_path(folder.path / "checkpoint.safetensors") as aside:
-            save_file(_all_state(trainers), aside)
+            aside.write_bytes(save(_all_state(trainers)))  # save_file leaves its own temporary file behind a kill
 
 
 def _advance_to(step: int, trainer: Trainer) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, factorial, log
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy import stats
@@ -23,6 +24,8 @@ from parity_sgd.threads import each_in_threads
 from parity_sgd.training import Trainer, start_together
 
 SUCCESS_ACCURACY = 0.99
+SHORT_RUN = 3_000_000
+"""Weights times samples below which a run, some 0.1 ms, is over before another thread has the interpreter's lock."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,16 @@ def fit_exponent(table: pd.DataFrame, k: int, width: int, column: str = "samples
     """
     if table["d"].nunique() < 2 or len(table) < 3:
         raise InputError("a slope needs at least two values of d and three points")
-    x, y = np.log(table["d"].to_numpy(float)), np.log(table[column].to_numpy(float))
-    logs = np.log(np.log(width * table["d"].to_numpy(float)))
-    exact = np.log([critical_batch(int(d), k, width) for d in table["d"]])
-    slope, low, high = _slope(x, y)
-    return Exponent(slope, low, high, *_slope(x, y - logs), formula=_slope(x, exact)[0])
+    d, samples = table["d"].to_numpy(float), table[column].to_numpy(float)
+    exact = [critical_batch(int(size), k, width) for size in d]
+    return Exponent(
+        *loglog_slope(d, samples), *loglog_slope(d, samples / np.log(width * d)), formula=loglog_slope(d, exact)[0]
+    )
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+def loglog_slope(d: npt.ArrayLike, values: npt.ArrayLike) -> tuple[float, float, float]:
+    """Least-squares slope of log(values) in log(d) with its 95% interval (Student's t over the points given)."""
+    x, y = np.log(np.asarray(d, float)), np.log(np.asarray(values, float))
     fit = stats.linregress(x, y)
     half = float(stats.t.ppf(0.975, len(x) - 2)) * float(fit.stderr)
     return float(fit.slope), float(fit.slope) - half, float(fit.slope) + half
@@ -175,7 +180,9 @@ def success_cell(
         return exact_accuracy(trainer.W, trainer.a, support, samples=4096, seed=trainer.seed, enumerate_max_d=12).value
 
     task = SparseParity(d, k=k)
-    accuracies = each_in_threads(one, start_together(task, settings, seeds), task.device)
+    runs = start_together(task, settings, seeds)
+    short = width * d * batch * steps < SHORT_RUN
+    accuracies = list(map(one, runs)) if short else each_in_threads(one, runs, task.device)
     sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
     return [
         {**sizes, "seed": seed, "accuracy": accuracy, "success": accuracy >= SUCCESS_ACCURACY}

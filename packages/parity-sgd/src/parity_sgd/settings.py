@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from math import ceil, factorial, log
 
-from parity_sgd.checks import check_hyperparameters, check_size, check_threshold, warn_where_theory_says_no
+from parity_sgd.checks import (
+    check_degree,
+    check_hyperparameters,
+    check_size,
+    check_threshold,
+    warn_where_theory_says_no,
+)
 from parity_sgd.gradient import critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.parity import SparseParity
@@ -54,6 +60,7 @@ class SignSGD:
         width = default_width(task.k) if width is None else width
         check_hyperparameters(width=width, batch=batch or 1, steps=steps or 1, learning_rate=learning_rate, decay=decay)
         check_size("width * d", width, task.d)
+        check_degree(task.d, task.k)
         signal = (1 - 2 * task.noise) * factorial(task.k)
         rho = 0.5 * signal if rho is None else check_threshold(rho, task.k, task.noise)
         if batch is None:
@@ -77,6 +84,7 @@ class SignSGD:
             decay=self.decay,
         )
         check_size("width * d", self.width, task.d)
+        check_degree(task.d, task.k)
         check_threshold(self.rho, task.k, task.noise)
 
     def warn(self, task: SparseParity) -> list[str]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from parity_sgd.checks import check_seed
 from parity_sgd.compiling import compiled
 
-StreamName = Literal["points", "flips", "weights"]
-STREAMS = ("points", "flips", "weights")
+StreamName = Literal["points", "flips", "weights", "evaluation"]
+STREAMS = ("points", "flips", "weights", "evaluation")
 _ONE, _THREE, _ELEVEN, _LEFT, _RIGHT = (np.uint64(number) for number in (1, 3, 11, 24, 40))
 _UNIT = 2.0**-53
 

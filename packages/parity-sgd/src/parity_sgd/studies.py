@@ -1,20 +1,22 @@
 """Predictions, sweeps, ablations and neuron trajectories as the commands run them: into folders, with figures."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from shared_core.errors import InputError
-from shared_core.files import atomic_path
+from shared_core.files import atomic_path, jsonable
 from shared_core.run_folder import RunFolder
 
 from parity_sgd import figures
 from parity_sgd.ablation import ablate, check_studies
 from parity_sgd.accuracy import exact_accuracy
-from parity_sgd.checks import check_hyperparameters, check_size
+from parity_sgd.checks import MAX_BATCH, check_degree, check_hyperparameters, check_size
+from parity_sgd.gradient import critical_batch
 from parity_sgd.network import random_weights
 from parity_sgd.neurons import MAX_K, default_width, is_good, predict_outcome, success_probability
 from parity_sgd.parity import SparseParity
@@ -82,13 +84,19 @@ def run_scaling(
     check_hyperparameters(width=width or 1, batch=1, steps=1, learning_rate=learning_rate, decay=1.0)
     if width == 0:
         raise InputError("width must be at least 1, got 0")
-    settings = {"verb": "scaling", "kind": kind, "k": k, "ds": list(ds), "seeds": seeds, "seed": seed}
+    ds = sorted(set(ds))  # a size given twice is one measurement
+    check_degree(ds[-1], k)
+    neurons = width or (8 if kind == "per-step" else default_width(k))
+    check_size("width * d", neurons, ds[-1])
+    if (largest := critical_batch(ds[-1], k, neurons)) > MAX_BATCH:
+        raise InputError(f"d = {ds[-1]} needs about {largest:.1e} samples a step, at most {MAX_BATCH:.0e} can be drawn")
+    settings = {"verb": "scaling", "kind": kind, "k": k, "ds": ds, "seeds": seeds, "seed": seed}
     settings |= {"width": width, "learning_rate": learning_rate}
     path = Path(out or f"runs/{PACKAGE}-scaling-{kind}-k{k}-seed{seed}")
     with RunFolder(path, package=PACKAGE, settings=settings) as folder:
         if kind == "per-step":
-            neurons = width or 8
-            table = per_step_batch(k, ds, seeds=seeds, seed=seed, neurons=neurons)
+            measure = partial(per_step_batch, k, seeds=seeds, seed=seed, neurons=neurons)
+            table = _piece_by_piece(folder, "sizes", ds, measure)
             rows = table.groupby("d", as_index=False).agg(
                 samples=("samples", "median"),
                 low=("samples", "min"),
@@ -97,11 +105,11 @@ def run_scaling(
             )
             rows["ratio"] = rows["samples"] / rows["formula"]
         else:
-            neurons = width or default_width(k)
             needed = -(-3 * seeds // 4)
-            cells = end_to_end_batch(
-                k, ds, width=neurons, seeds=seeds, needed=needed, seed=seed, learning_rate=learning_rate
+            measure = partial(
+                end_to_end_batch, k, width=neurons, seeds=seeds, needed=needed, seed=seed, learning_rate=learning_rate
             )
+            cells = _piece_by_piece(folder, "sizes", ds, measure)
             table, rows = smallest_batches(cells), sufficient_batches(cells)
         exponent = fit_exponent(table, k, neurons)
         result = {"rows": _records(rows), "exponent": asdict(exponent)}
@@ -128,7 +136,8 @@ def run_ablation(
     record |= {**asdict(settings), "studies": list(studies), "seeds": list(seeds)}
     path = Path(out or f"runs/{PACKAGE}-ablate-d{task.d}-k{task.k}-seed{seeds[0]}")
     with RunFolder(path, package=PACKAGE, settings=record) as folder:
-        table = ablate(task, settings, studies, seeds)
+        measure = partial(ablate, task, settings, seeds=seeds)
+        table = _piece_by_piece(folder, "studies", list(dict.fromkeys(studies)), measure)
         folder.save_figure("ablations", figures.ablation_figure(table))
         rows = table.groupby(["study", "variant"], sort=False, as_index=False).agg(
             accuracy=("accuracy", "mean"),
@@ -139,6 +148,21 @@ def run_ablation(
         folder.write_json("result.json", _records(rows))
         log.info("wrote %s", path)
     return _records(rows)
+
+
+def _piece_by_piece(
+    folder: RunFolder, kind: str, pieces: Sequence[Any], measure: Callable[[list[Any]], pd.DataFrame]
+) -> pd.DataFrame:
+    """measure([piece]) of every piece, kept in the folder: after an interruption only the others are measured."""
+    tables = []
+    for number, piece in enumerate(pieces, start=1):
+        rows = folder.read_json(f"{kind}/{piece}.json")
+        if rows is None:
+            rows = jsonable(_records(measure([piece])))
+            folder.write_json(f"{kind}/{piece}.json", rows)
+        tables.append(pd.DataFrame(rows))
+        log.info("%s: %s measured, %d of %d", kind, piece, number, len(pieces))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _distinct(notes: pd.Series) -> str:

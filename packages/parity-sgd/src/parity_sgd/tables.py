@@ -14,6 +14,8 @@ from shared_core.errors import InputError
 from shared_core.files import atomic_path
 from torch import Tensor
 
+from parity_sgd.codes import pack
+
 log = logging.getLogger(__name__)
 
 
@@ -154,3 +156,25 @@ def warn_about_columns(X: Float[Tensor, "n d"], columns: tuple[str, ...]) -> lis
     for message in found:
         log.warning("%s", message)
     return found
+
+
+def warn_about_copies(X: Float[Tensor, "n d"]) -> str | None:
+    """Warn of more equal rows than independent columns of these frequencies give: copies count as evidence once only.
+
+    The number of equal pairs is compared with n(n-1)/2 q, q = prod_j (1 + mean_j^2) / 2, with 6 standard deviations to
+    spare: three rows are equal with probability t = prod_j (1 + 3 mean_j^2) / 4, and the variance is n^2 q / 2 +
+    n^3 (t - q^2).
+    """
+    n = len(X)
+    counts = torch.unique(pack(X), dim=0, return_counts=True)[1].double()
+    pairs = float((counts * (counts - 1)).sum()) / 2
+    squares = X.double().mean(0).square()
+    q, t = float(((1 + squares) / 2).prod()), float(((1 + 3 * squares) / 4).prod())
+    if pairs <= n * (n - 1) / 2 * q + 6 * sqrt(n**2 * q / 2 + n**3 * max(t - q * q, 0.0)) + 10:
+        return None
+    message = (
+        f"{n - len(counts)} of {n} rows have the features of another one, more than independent columns give: where "
+        "they are copies, the interval and the p-value count the same evidence several times"
+    )
+    log.warning("%s", message)
+    return message

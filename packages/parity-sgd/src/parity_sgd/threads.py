@@ -3,7 +3,7 @@
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache, reduce
 from typing import TypeVar
 
@@ -19,7 +19,25 @@ def each_in_threads(function: Callable[[Item], Result], items: Sequence[Item], d
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1 or len(items) < 2:
         return list(map(function, items))
-    return list(_run_pool(threads).map(function, items))
+    results: dict[int, Result] = {}
+    waiting = iter(range(len(items)))
+
+    def work() -> None:  # every thread takes the next item: one hand-over a thread, not one an item
+        try:
+            for i in waiting:
+                results[i] = function(items[i])
+        except BaseException:
+            deque(waiting, maxlen=0)  # after an error or Ctrl-C no thread begins another
+            raise
+
+    helpers = [_run_pool(threads - 1).submit(work) for _ in range(min(threads, len(items)) - 1)]
+    try:
+        work()
+    finally:
+        wait(helpers)
+    for helper in helpers:
+        helper.result()  # raises what it raised
+    return [results[i] for i in range(len(items))]
 
 
 @lru_cache(maxsize=1)
@@ -43,12 +61,13 @@ def _map_in_threads(
     function: Callable[[tuple[Tensor, Tensor]], Tensor], items: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[Tensor]:
     threads = torch.get_num_threads()
-    if threads == 1:  # waking another thread costs as much as a small chunk
-        yield from map(function, items)
-        return
     waiting: deque[Future[Tensor]] = deque()
     for item in items:
-        waiting.append(_chunk_pool(threads).submit(function, item))
+        if sum(not future.done() for future in waiting) < threads - 1:
+            waiting.append(_chunk_pool(threads - 1).submit(function, item))
+        else:  # this thread is one of them: waking another takes as long as a small chunk
+            waiting.append(Future())
+            waiting[-1].set_result(function(item))
         if len(waiting) > threads:  # items are made as they are needed: memory does not grow with their number
             yield waiting.popleft().result()
     for future in waiting:

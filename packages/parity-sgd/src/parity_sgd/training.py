@@ -18,7 +18,7 @@ from parity_sgd.neurons import Outcome, RecoveredSupport, is_good, predict_outco
 from parity_sgd.optimizer import threshold_sign
 from parity_sgd.parity import SparseParity
 from parity_sgd.settings import SignSGD
-from parity_sgd.steps import MAX_ROWS, run_steps
+from parity_sgd.steps import MAX_ROWS, SAFETY, run_steps
 from parity_sgd.streams import stream_generator
 from parity_sgd.threads import each_in_threads, sum_in_threads
 
@@ -74,10 +74,11 @@ class Trainer:
             self._fused_steps(steps)
         else:
             for _ in range(steps):
-                alive = self._alive()
-                moved = self._one_step(self.W[alive], self.a[alive])
+                # not W[mask], which wakes torch's threads even for a small W, and they then spin beside ours
+                alive = self._alive().nonzero().flatten()
+                moved = self._one_step(self.W.index_select(0, alive), self.a.index_select(0, alive))
                 self.W *= 1 - self.settings.decay * self.settings.learning_rate
-                self.W[alive] = moved
+                self.W.index_copy_(0, alive, moved)
         self.step += steps
         if not bool(torch.isfinite(self.W).all()):
             raise RunError(f"weights are not finite after step {self.step}; lower learning-rate")
@@ -86,7 +87,7 @@ class Trainer:
         """Neurons that some batch could still move: |G_rj| <= k ||w_r||_1^(k-1), and norms of others only shrink."""
         if not self.settings.prune or self.settings.decay == 0:
             return torch.ones(len(self.W), dtype=torch.bool, device=self.W.device)
-        return self.task.k * self.W.abs().sum(1) ** (self.task.k - 1) >= self.settings.rho
+        return self.task.k * self.W.abs().sum(1) ** (self.task.k - 1) >= SAFETY * self.settings.rho
 
     def _in_chunks(self) -> bool:
         return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
@@ -147,15 +148,15 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another run of the same settings stood."""
-        self.W, self.W0, self.a = (state[name].to(self.task.device) for name in ("W", "W0", "a"))
+        # steps are in place: without a copy they would change the caller's tensors
+        self.W, self.W0, self.a = (state[name].to(self.task.device, copy=True) for name in ("W", "W0", "a"))
         self.step = int(state["step"])
         self.task.load_state_dict({name: state[f"stream.{name}"] for name in ("points", "flips")})
 
 
 def _evaluation_points(task: SparseParity) -> tuple[Tensor, Tensor]:
     # A stream of its own: evaluation neither consumes training data nor sees them again.
-    generator = torch.Generator(task.device).manual_seed(2**32 + task.seed)
-    codes = random_codes(EVALUATION_SAMPLES, task.d, generator)
+    codes = random_codes(EVALUATION_SAMPLES, task.d, stream_generator(task.seed, "evaluation", task.device))
     return codes, parity(codes, task.support)
 
 

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rar_prompt.ask import ask_one
+    from rar_prompt.ask import ask_one, run_async
     from rar_prompt.auditing import audit
     from rar_prompt.backends.http import ChatServer
     from rar_prompt.backends.local import LocalModel, load_local
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # imported with the first use of a name, so that the command answers --help at once
 _HOMES = {
-    "ask": ("ask_one",), "auditing": ("audit",), "backends.http": ("ChatServer",),
+    "ask": ("ask_one", "run_async"), "auditing": ("audit",), "backends.http": ("ChatServer",),
     "backends.local": ("LocalModel", "load_local"), "backends.open": ("Endpoint", "open_backend"),
     "backends.replay": ("Replay",), "backends.scripted": ("Scripted",), "backends.smollm2": ("load_smollm2",),
     "caller": ("Caller",),
@@ -54,7 +54,7 @@ __all__ = [
     "ProviderError", "Replay", "Reply", "Request", "Retry", "RunSettings", "Sampling", "Scripted", "Spending",
     "TemplateSet", "TwoStep", "Usage", "ask_one", "audit", "best_of", "clustered_bootstrap", "compare",
     "evaluate", "generate", "holm", "load_local", "load_smollm2", "load_templates", "mcnemar", "open_backend",
-    "paired_bootstrap", "plan", "read_items", "replay", "run_to_folder", "summarise", "transfer_matrix",
+    "paired_bootstrap", "plan", "read_items", "replay", "run_async", "run_to_folder", "summarise", "transfer_matrix",
     "wilson",
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from shared_core.logging import progress
 
 from rar_prompt.caller import Called, Caller
 from rar_prompt.chat import Backend, Message, ProviderError, Request, Sampling
-from rar_prompt.evaluation import Condition, answer_record
+from rar_prompt.evaluation import Condition, answer_record, drain, warn_if_greedy
 from rar_prompt.extract import EXTRACTORS, infer_kind
 from rar_prompt.items import Item, check_item
 from rar_prompt.journal import Journal
@@ -44,6 +44,7 @@ def ask_one(
         ProviderError: if the model gives no usable reply.
     """
     item = check_item(Item("question", question, choices=tuple(choices), kind=kind), "question")
+    warn_if_greedy(plan.votes, sampling)
     condition = Condition(plan, responder, rephraser, sampling)
     caller = Caller(templates=templates.hash, prices=prices or Prices({}))
     solutions = run_async(_solve_all(item, condition, templates, caller), [responder, rephraser])
@@ -100,7 +101,7 @@ def rephrase_file(
     if target.suffix != ".jsonl":
         raise InputError(f"--out {target}: give a .jsonl file")
     journal = Journal(target.with_name(target.name + ".calls.jsonl"))
-    caller = Caller(journal, templates.hash)
+    caller = Caller(journal, templates.hash, give_up=max(8, rephraser.concurrency))
     ticks = iter(progress(range(len(items) * samples), "rephrasings"))
 
     async def one(item: Item, sample: int) -> tuple[Item, int, str | None, str]:
@@ -117,7 +118,8 @@ def rephrase_file(
         return item, sample, None if cut else clean_rephrasing(called.reply.text), "truncated" if cut else ""
 
     async def every() -> list[tuple[Item, int, str | None, str]]:
-        return list(await asyncio.gather(*(one(item, sample) for item in items for sample in range(samples))))
+        tasks = [asyncio.create_task(one(item, sample)) for item in items for sample in range(samples)]
+        return await drain(tasks, caller)
 
     try:
         found = run_async(every(), [rephraser])
@@ -153,7 +155,10 @@ def write_items(items: Sequence[Item], out: str | Path) -> None:
 
 
 def run_async(work: Coroutine[Any, Any, Any], backends: Sequence[Backend | None]) -> Any:
-    """Run to the end and release the backends."""
+    """The result of `work`, in an event loop of its own; the backends are closed at the end.
+
+    Where a loop runs already, `await` the work and each backend's `close()` instead.
+    """
 
     async def whole() -> Any:
         try:

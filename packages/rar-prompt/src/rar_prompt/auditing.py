@@ -12,7 +12,8 @@ from typing import Any
 
 from rar_prompt.caller import Caller
 from rar_prompt.chat import Backend, Message, ProviderError, Request, Sampling
-from rar_prompt.extract import EXTRACTORS, infer_kind, normal_gold
+from rar_prompt.evaluation import answer_kinds, drain
+from rar_prompt.extract import EXTRACTORS, normal_gold
 from rar_prompt.items import Item
 from rar_prompt.templates import TemplateSet, clean_rephrasing
 
@@ -50,13 +51,7 @@ async def audit(
         led to it), `plain` (the answer without rephrasing), `unparsed` and `failed` counts, and where there is a gold
         `gain` (share of right answers minus plain's).
     """
-    tasks: dict[str, list[Item]] = {}
-    for item in items:
-        tasks.setdefault(item.task, []).append(item)
-    kinds = {
-        task: next((item.kind for item in members if item.kind), None) or infer_kind(members)
-        for task, members in tasks.items()
-    }
+    kinds = answer_kinds(items)
     greedy = Sampling(0.0, None, sampling.max_tokens, sampling.seed)
 
     async def reading(item: Item, model: Backend, sample: int) -> tuple[str, str | None]:
@@ -77,7 +72,7 @@ async def audit(
         read = [EXTRACTORS[kinds[item.task]](text, item).value for text in plain if text is not None]
         return _row(item, kinds[item.task], list(found), read)
 
-    rows = await asyncio.gather(*(one(item) for item in items))
+    rows = await drain([asyncio.create_task(one(item)) for item in items], caller)
     return sorted(rows, key=lambda row: -row["disagreement"])
 
 

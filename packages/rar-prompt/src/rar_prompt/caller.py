@@ -69,6 +69,8 @@ class Caller:
         budget: what may be spent.
         counts: what was done so far.
         stopping: once not empty, no further call is sent; those in flight are awaited, for they are paid.
+        give_up: stop after so many calls in a row that failed because the provider was not there (connection, timeout,
+            server fault, rate limit), whoever asked; None goes on.
         remember: keep replies and failures for as long as this object lives, so that conditions of one run share them;
             off for a proxy, which lives for long and may be asked the same again.
     """
@@ -79,7 +81,9 @@ class Caller:
     budget: Budget = field(default_factory=Budget)
     counts: Counts = field(default_factory=Counts)
     stopping: str = ""
+    give_up: int | None = None
     remember: bool = True
+    _outage: int = 0
     _slots: dict[int, Slots] = field(default_factory=dict)
     _flights: dict[str, "asyncio.Future[Called]"] = field(default_factory=dict)
 
@@ -138,20 +142,27 @@ class Caller:
         except ProviderError as error:
             reply = error.reply
             self.counts.failed += 1
+            self._count_outage(error)
             status = "empty" if error.kind == "empty" else "failed"
             self._record(request.key, status, **about, **_failure(error), **self._whole(backend, request, reply))
             raise
         finally:
-            usage = reply.usage if reply else Usage(0, 0)
+            usage = reply.paid if reply else Usage(0, 0)
             cost = self.prices.cost(backend.name, usage)
             await self.budget.settle(hold, usage.total, cost)
             self.counts.tokens += usage.total
             self.counts.cost += cost or 0.0
             self.counts.unpriced += reply is not None and cost is None
         self.counts.calls += 1
+        self._outage = 0
         status = "truncated" if reply.truncated else "ok"
         self._record(request.key, status, **about, **self._whole(backend, request, reply))
         return Called(reply, request.key, False, cost)
+
+    def _count_outage(self, error: ProviderError) -> None:
+        self._outage = self._outage + 1 if error.outage else 0
+        if self.give_up is not None and self._outage >= self.give_up:
+            self.stopping = self.stopping or f"{self._outage} calls in a row failed, the last one: {error}"
 
     def _whole(self, backend: Backend, request: Request, reply: Reply | None) -> dict[str, Any]:
         """Everything of a call, for its record."""
@@ -163,7 +174,8 @@ class Caller:
             "sample": request.sample,
         }
         if reply is not None:
-            values |= asdict(reply) | {"cost": self.prices.cost(backend.name, reply.usage)}
+            costs = {"cost": reply.usage, "wasted_cost": reply.wasted}
+            values |= asdict(reply) | {name: self.prices.cost(backend.name, usage) for name, usage in costs.items()}
         return values
 
     def _record(self, key: str, status: str, **values: Any) -> None:

@@ -8,7 +8,7 @@ from shared_core.cli import run as run_command
 from rar_prompt.backends.open import Endpoint
 from rar_prompt.chat import Sampling
 from rar_prompt.generators import GenOptions
-from rar_prompt.settings import RunSettings, Spending
+from rar_prompt.settings import RunSettings, SamplingChange, Spending
 
 if TYPE_CHECKING:
     from rar_prompt.chat import Backend
@@ -76,8 +76,8 @@ def run(
     rephraser: list[str] | None = None,
     templates: str = "paper",
     sampling: Sampling = Sampling(),
-    rephrase_sampling: Sampling | None = None,
-    n: int = 100,
+    rephrase_sampling: SamplingChange = SamplingChange(),
+    n: int | None = None,
     seed: int = 0,
     samples: int = 1,
     gen: GenOptions = GenOptions(),
@@ -98,8 +98,8 @@ def run(
         rephraser: models that rephrase for every responder (the transfer matrix); each by itself by default.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: of every call.
-        rephrase_sampling: of rephrasing calls, where different.
-        n: questions per generator; of a file the first n, all where 0.
+        rephrase_sampling: of rephrasing calls, what differs.
+        n: the first n questions of each task; by default all of a file, 100 of a generator.
         seed: of the generators.
         samples: independent answers per question (errors are then clustered by question).
         gen: options of the generators.
@@ -119,7 +119,7 @@ def run(
         rephrasers=tuple(rephraser or ()),
         templates=templates,
         sampling=sampling,
-        rephrase_sampling=rephrase_sampling,
+        rephrase_sampling=rephrase_sampling.of(sampling),
         n=n,
         seed=seed,
         samples=samples,
@@ -131,13 +131,13 @@ def run(
     return check_finished(result)
 
 
-def resume(folder: str, endpoint: Endpoint | None = None, spending: Spending | None = None) -> int:
+def resume(folder: str, endpoint: Endpoint = Endpoint(), spending: Spending = Spending()) -> int:
     """Go on with a run: finished calls are taken from its record, failed ones are asked again.
 
     Args:
         folder: the run folder.
-        endpoint: other limits and timeouts than the last session's.
-        spending: another budget than the last session's.
+        endpoint: what differs from the last session; the rest is as it was.
+        spending: the same.
     """
     from rar_prompt.console import print_run
     from rar_prompt.run import check_finished
@@ -154,7 +154,7 @@ def rephrase(
     out: str = "rephrased.jsonl",
     templates: str = "paper",
     sampling: Sampling = Sampling(),
-    n: int = 0,
+    n: int | None = None,
     seed: int = 0,
     samples: int = 1,
     gen: GenOptions = GenOptions(),
@@ -169,7 +169,7 @@ def rephrase(
         out: the .jsonl file; calls are kept beside it, so that the same command goes on.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: temperature and the like.
-        n: questions (a generator needs it; of a file the first n, all where 0).
+        n: the first n questions; by default all of a file, 100 of a generator.
         seed: of the generator.
         samples: rephrasings per question.
         gen: options of the generator.
@@ -195,7 +195,7 @@ def respond(
     cot: bool = False,
     templates: str = "paper",
     sampling: Sampling = Sampling(),
-    n: int = 0,
+    n: int | None = None,
     endpoint: Endpoint = Endpoint(),
     models: str | None = None,
     spending: Spending = Spending(),
@@ -209,7 +209,7 @@ def respond(
         cot: ask for steps.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: temperature and the like.
-        n: the first n questions, all where 0.
+        n: the first n questions; all by default.
         endpoint: how the models are reached.
         models: YAML file of named models.
         spending: price file and budget.
@@ -217,7 +217,7 @@ def respond(
     """
     method = "two-step-cot:given" if cot else "two-step:given"
     return run(
-        tasks, [method], model, None, templates, sampling, None, n, endpoint=endpoint, models=models,
+        tasks, [method], model, None, templates, sampling, n=n, endpoint=endpoint, models=models,
         spending=spending, out=out or "runs/rar-prompt-respond",
     )  # fmt: skip
 
@@ -282,13 +282,15 @@ def replay(path: str, out: str | None = None, json: bool = False) -> None:
     print_replay(replay_logs(path), out, json)
 
 
-def gen(task: str, out: str | None = None, n: int = 100, seed: int = 0, options: GenOptions = GenOptions()) -> None:
+def gen(
+    task: str, out: str | None = None, n: int | None = None, seed: int = 0, options: GenOptions = GenOptions()
+) -> None:
     """Generate questions with exact answers.
 
     Args:
         task: last-letters, coin-flip, even-day, even-month, even-year, compare-ages, date-arithmetic.
         out: .jsonl file; TASK.jsonl by default.
-        n: questions.
+        n: questions; by default 100, or as many as there are.
         seed: the same seed gives the same questions.
         options: what the generator may vary.
     """
@@ -308,7 +310,7 @@ def audit(
     rephrasings: int = 5,
     templates: str = "paper",
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=256),
-    n: int = 0,
+    n: int | None = None,
     seed: int = 0,
     gen: GenOptions = GenOptions(),
     endpoint: Endpoint = Endpoint(),
@@ -323,7 +325,7 @@ def audit(
         rephrasings: per question and model.
         templates: paper, official-gpt4, official-gpt35, or a file.
         sampling: of the rephrasings; answers are greedy.
-        n: questions (a generator needs it; of a file the first n, all where 0).
+        n: the first n questions; by default all of a file, 100 of a generator.
         seed: of the generator.
         gen: options of the generator.
         endpoint: how the models are reached.

@@ -56,6 +56,8 @@ def print_run(result: dict[str, Any], folder: str) -> None:
         f"{session['cached']} from the record, {session['failed']} failed; "
         f"spent in all: {result['spent']['tokens']} tokens"
     )
+    if result.get("first_error"):
+        print(f"first error: {result['first_error']}")
     print(f"{Path(folder) / 'report.html'}")
 
 

@@ -34,7 +34,7 @@ def essentials(question: str) -> set[str]:
     quoted = {word for span in re.findall(r'"([^"]*)"', question) for word in span.split()}
     # a capital that opens a sentence names nothing
     names = set(re.findall(r"(?<![.?!]\s)(?<!^)\b[A-Z][\w.'-]*\w", question))
-    acting = set(re.findall(r"(\w+) (?:does not flip|flips) the coin", question))
+    acting = set(re.findall(r"\b(\w+) (?:does not flip|flips) the coin", question))
     return {part.casefold() for part in quoted | names | acting | set(re.findall(r"\d+", question))}
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from shared_core.errors import InputError, RunError
 
@@ -18,6 +18,7 @@ from rar_prompt.prices import BudgetSpentError
 from rar_prompt.scoring import Scored, score
 from rar_prompt.templates import TemplateSet
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 IN_PROGRESS = 1024  # questions begun and not ended; far more than any endpoint takes at once
 
@@ -54,7 +55,7 @@ def answer_record(item: Item, condition: Condition, sample: int) -> dict[str, An
     return {
         "task": item.task,
         "id": item.id,
-        "cluster": item.cluster or item.id,
+        "cluster": item.cluster or f"{item.task}/{item.id}",
         "condition": condition.name,
         "method": condition.plan.name,
         "model": condition.responder.name,
@@ -91,7 +92,7 @@ async def evaluate(
     Raises:
         ProviderError: where a wrong key or model makes every call fail; what was finished is in the journal.
     """
-    kinds = _kinds(items)
+    kinds = answer_kinds(items)
     jobs = [(item, condition, sample) for item in items for condition in conditions for sample in range(samples)]
     results: list[dict[str, Any] | None] = [None] * len(jobs)
     fatal: list[RunError] = []
@@ -114,21 +115,28 @@ async def evaluate(
             on_answer(record)
 
     workers = [asyncio.create_task(work()) for _ in range(min(IN_PROGRESS, len(jobs)))]
-    await _drain(workers, caller)
+    await drain(workers, caller)
     if fatal:
         raise fatal[0]
     return [record for record in results if record is not None]
 
 
-async def _drain(workers: list["asyncio.Task[None]"], caller: Caller) -> None:
-    """Wait for all; on Ctrl-C send nothing more but wait for what is in flight (a second Ctrl-C does not)."""
+async def drain(workers: Sequence["asyncio.Task[T]"], caller: Caller) -> list[T]:
+    """The results of all; on Ctrl-C or an error send nothing more but wait for what is in flight, for it is paid.
+
+    Raises:
+        CancelledError: after Ctrl-C (a second one does not wait).
+        Exception: the first of a worker.
+    """
     gathered = asyncio.gather(*workers)
     try:
-        await asyncio.shield(gathered)
+        return await asyncio.shield(gathered)
     except asyncio.CancelledError:
         caller.stopping = caller.stopping or "interrupted"
         log.warning("stopping: waiting for the calls in flight, which are paid; press Ctrl-C again not to wait")
-        await gathered
+        await asyncio.gather(*workers, return_exceptions=True)
+        if gathered.done() and not gathered.cancelled():
+            gathered.exception()  # seen, so that asyncio does not complain of it
         raise
     except BaseException:
         caller.stopping = caller.stopping or "failed"
@@ -199,8 +207,12 @@ async def _solve(item: Item, condition: Condition, sample: int, templates: Templ
     return await condition.plan.method.solve(item, templates, ask)
 
 
-def _kinds(items: Sequence[Item]) -> dict[str, str]:
-    """The answer kind of each task; a task's items are read alike."""
+def answer_kinds(items: Sequence[Item]) -> dict[str, str]:
+    """The answer kind of each task; a task's items are read alike.
+
+    Raises:
+        InputError: if a task mixes kinds.
+    """
     tasks: dict[str, list[Item]] = {}
     for item in items:
         tasks.setdefault(item.task, []).append(item)
@@ -211,6 +223,12 @@ def _kinds(items: Sequence[Item]) -> dict[str, str]:
             raise InputError(f"task {task} mixes the kinds {', '.join(sorted(named))}; give them different task names")
         kinds[task] = named.pop() if named else infer_kind(members)
     return kinds
+
+
+def warn_if_greedy(samples: int, sampling: Sampling) -> None:
+    """Several samples at temperature 0 are one sample, paid several times."""
+    if samples > 1 and sampling.temperature == 0:
+        log.warning("several samples at temperature 0 are mostly the same reply; give --sampling.temperature 0.7 or so")
 
 
 def with_exemplars(items: Sequence[Item], exemplars: tuple[tuple[str, str], ...]) -> Iterator[Item]:

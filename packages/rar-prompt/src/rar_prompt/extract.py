@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rar_prompt.items import Item, gold_choice
+from rar_prompt.chat import without_thinking
+from rar_prompt.items import GOLDS, Item, gold_choice
 from rar_prompt.yes_no import read_yes_no
 
 MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june", "july", "august", "september")
@@ -31,10 +32,10 @@ class Extraction:
 
 
 def visible(text: str) -> str:
-    """The reply without hidden reasoning (`<think>` blocks, also unclosed ones) and markdown emphasis."""
-    text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
-    text = text.rsplit("</think>", 1)[-1]  # some servers keep only the closing mark
-    return re.sub(r"(\*\*|__|`)", "", text).replace("“", '"').replace("”", '"').replace("’", "'").strip()
+    """The reply without reasoning and markdown emphasis."""
+    return (
+        re.sub(r"(\*\*|__|`)", "", without_thinking(text)).replace("“", '"').replace("”", '"').replace("’", "'").strip()
+    )
 
 
 def marked_answer(text: str) -> str | None:
@@ -42,9 +43,13 @@ def marked_answer(text: str) -> str | None:
     marks = r"(?:final answer|answer)\s*(?:is|would be|will be|=)?\s*:?\s+|####\s*|\\boxed\{"
     ends = [found.end() for found in re.finditer(marks, text, re.IGNORECASE)]
     for end in reversed(ends):
-        rest = text[end:].split("\n", 1)[0].strip().strip("}$ ")
-        before = text[:end].rstrip().lower()
-        if rest and (before.endswith((":", "is", "be", "=", "#", "{"))):
+        if not text[max(0, end - 40) : end].rstrip().lower().endswith((":", "is", "be", "=", "#", "{")):
+            continue
+        rest = text[end:].split("\n", 1)[0]
+        if text.startswith("\\boxed{", end - 7):
+            rest = rest.removeprefix("\\text{").split("}")[0]
+        rest = rest.strip().strip("}$ ")
+        if rest:
             return rest
     return None
 
@@ -72,6 +77,10 @@ def extract_yes_no(text: str, item: Item) -> Extraction:
     return Extraction(value, rule)
 
 
+# single letters with separators, or one word
+_STRING = r"[^\W\d_](?:[ \-,+]+[^\W\d_])*(?!\w)|[^\W\d_]+"
+
+
 def extract_letters(text: str, item: Item) -> Extraction:
     """A short string: the last one quoted or announced, lower case, separators between single letters removed.
 
@@ -82,18 +91,25 @@ def extract_letters(text: str, item: Item) -> Extraction:
     if whole and " " not in whole and "\n" not in whole:
         return Extraction(whole, "whole reply")
     body = statements(text) or text
+    marked = marked_answer(body)
+    # "Answer: Sure, the last letters are ..." has its answer later
+    plain = (
+        re.match(rf"({_STRING})(?:[.;!]|$|,\s+(?:which|formed|made|because|since|as)\b)", marked) if marked else None
+    )
+    if plain:
+        return Extraction(_joined(plain[1]), "answer mark")
     # after a mark there may be a whole explanation: then its end counts, as everywhere
-    for source, rule in ((marked_answer(body), "answer mark"), (body, "last quoted")):
+    for source, rule in ((marked, "answer mark"), (body, "last quoted")):
         found = _last_string(source, item.question) if source else None
         if found:
             return Extraction(found, rule)
-    announced = r"\b(?:is|be|get|gives?|forms?|becomes?|in|as|=)\s*:?\s*([^\W\d_]+(?:[ \-,+]+[^\W\d_])*)\W*$"
+    announced = rf"(?:\b(?:is|be|get|gives?|forms?|becomes?|in|as)\b|[=:])\s*:?\s*({_STRING})\W*$"
     for line in reversed(body.splitlines()):
         hit = re.search(announced, line, re.IGNORECASE)
         if hit:
             return Extraction(_joined(hit[1]), "announced")
     last = (body.splitlines() or [""])[-1].strip()
-    separated = re.fullmatch(r"[^\w]*([^\W\d_](?:[ \-,+]+[^\W\d_])*|[^\W\d_]+)[^\w]*", last)
+    separated = re.fullmatch(rf"\W*({_STRING})\W*", last)
     return Extraction(_joined(separated[1]), "last line") if separated else Extraction(None, "unparsed")
 
 
@@ -136,16 +152,23 @@ def extract_date(text: str, item: Item) -> Extraction:
     return Extraction(None, "unparsed")
 
 
+_MONTH, _DAY = "|".join(MONTHS), r"\d{1,2})(?:st|nd|rd|th)?"
+_DATE = re.compile(
+    r"(?P<ma>\d{1,2})/(?P<da>\d{1,2})/(?P<ya>\d{4})"  # 05/01/2021
+    rf"|(?P<mb>{_MONTH})\s+(?P<db>{_DAY},?\s+(?P<yb>\d{{4}})"  # May 1, 2021
+    rf"|\b(?P<dc>{_DAY}\s+(?:of\s+)?(?P<mc>{_MONTH}),?\s+(?P<yc>\d{{4}})"  # 1 May 2021
+    r"|\b(?P<yd>\d{4})-(?P<md>\d{2})-(?P<dd>\d{2})\b",  # 2021-05-01
+    re.IGNORECASE,
+)
+
+
 def _dates(text: str) -> list[str]:
-    names = "|".join(MONTHS)
-    pattern = rf"(\d{{1,2}})/(\d{{1,2}})/(\d{{4}})|({names})\s+(\d{{1,2}})(?:st|nd|rd|th)?,?\s+(\d{{4}})"
     found = []
-    for hit in re.finditer(pattern, text, re.IGNORECASE):
-        numeric = hit[1] is not None
-        month = int(hit[1]) if numeric else MONTHS.index(hit[4].lower()) + 1
-        day, year = (int(hit[2]), int(hit[3])) if numeric else (int(hit[5]), int(hit[6]))
+    for hit in _DATE.finditer(text):
+        month, day, year = (next(hit[f"{part}{form}"] for form in "abcd" if hit[f"{part}{form}"]) for part in "mdy")
+        number = MONTHS.index(month.lower()) + 1 if month.lower() in MONTHS else int(month)
         try:
-            found.append(datetime.date(year, month, day).strftime("%m/%d/%Y"))
+            found.append(datetime.date(int(year), number, int(day)).strftime("%m/%d/%Y"))
         except ValueError:
             continue
     return found
@@ -163,7 +186,9 @@ def extract_choice(text: str, item: Item) -> Extraction:
     for source, rule in ((marked, "answer mark"), (body, "only choice named"), (last, "last sentence")):
         if not source:
             continue
-        letters = re.findall(r"(?<![\w'])\(?([A-Z])(?:[.):](?=\s|$)|(?=[\s,;.]*$))", source)
+        letters = re.findall(r"(?<![\w'])\(?([A-Z])(?:[.):](?=\s|$)|(?=[\s,;.]*$)|(?=\s+or\s+\(?[A-Z]\b))", source)
+        first = re.match(r"\W*([A-Z])\)?(?=\s+(?:because|since|as)\b|[,;])", source) if source == marked else None
+        letters = [first[1]] if first else letters
         named = {letter for letter in letters if ord(letter) - 65 < len(item.choices)}
         if not named:
             named = {chr(65 + index) for index in _named_choices(source, item)}
@@ -199,8 +224,12 @@ def extract_number(text: str, item: Item) -> Extraction:
 
 
 def _number(text: str) -> str:
-    value = float(text.replace(",", ""))
-    return str(int(value)) if value == int(value) else repr(value)
+    """Without separators and idle zeros; as text, for a reply may hold a thousand digits."""
+    digits = text.replace(",", "").removeprefix("-")
+    whole, _, fraction = digits.partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    value = f"{whole}.{fraction}" if fraction else whole
+    return f"-{value}" if text.startswith("-") and value != "0" else value
 
 
 def extract_text(text: str, item: Item) -> Extraction:
@@ -249,10 +278,5 @@ def infer_kind(items: list[Item]) -> str:
     golds = [item.answer.strip() for item in items if item.answer is not None]
     if all(item.choices for item in items):
         return "choice"
-    if golds and all(gold.casefold() in ("yes", "no") for gold in golds):
-        return "yes-no"
-    if golds and all(re.fullmatch(r"\d{1,2}/\d{1,2}/\d{4}", gold) for gold in golds):
-        return "date"
-    if golds and all(re.fullmatch(r"-?\d[\d,]*(\.\d+)?", gold) for gold in golds):
-        return "number"
-    return "text"
+    fitting = (kind for kind, form in GOLDS.items() if golds and all(re.fullmatch(form, gold) for gold in golds))
+    return next(fitting, "text")

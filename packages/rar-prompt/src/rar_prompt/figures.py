@@ -8,6 +8,7 @@ from rar_prompt.summary import Records, group, transfer_matrix
 
 Rows = list[dict[str, Any]]
 BLUE, GREY = "#2b6cb0", "#718096"
+MARKERS = "os^vDP*Xh<>p"
 
 
 def run_figures(result: dict[str, Any], records: Records) -> dict[str, Figure]:
@@ -72,15 +73,20 @@ def outcomes(rows: Rows) -> Figure:
 def cost(rows: Rows) -> Figure:
     """Tokens (or money where every price is known) per question against accuracy."""
     priced = all(row["cost"] is not None for row in rows)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    names = list(dict.fromkeys(row["condition"] for row in rows))
+    figure = Figure(figsize=(9, 1.5 + max(3.0, 0.2 * (len(tasks) + len(names)))), layout="constrained")
     axes = figure.subplots()
     for row in rows:
         spent = (row["cost"] if priced else row["tokens"]) / row["n"]
-        axes.scatter(spent, row["accuracy"], color=BLUE)
-        label = f"{row['condition']} ({row['task']})" if len({r["task"] for r in rows}) > 1 else row["condition"]
-        axes.annotate(label, (spent, row["accuracy"]), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.margins(x=0.25)
-    axes.set(ylim=(-0.03, 1.08), xlabel=f"{'money' if priced else 'tokens'} per question", ylabel="accuracy")
+        marker, colour = MARKERS[tasks.index(row["task"]) % len(MARKERS)], f"C{names.index(row['condition']) % 10}"
+        axes.scatter(spent, row["accuracy"], color=colour, marker=marker, alpha=0.8)
+    for place, name in enumerate(names):
+        axes.plot([], [], "o", color=f"C{place % 10}", label=name)
+    for place, task in enumerate(tasks if len(tasks) > 1 else []):
+        axes.plot([], [], MARKERS[place % len(MARKERS)], color=GREY, label=task)
+    axes.set(ylim=(-0.03, 1.03), xlabel=f"{'money' if priced else 'tokens'} per question", ylabel="accuracy")
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 

@@ -13,6 +13,8 @@ from rar_prompt.items import Item
 
 MONTHS: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July", "August", "September")
 MONTHS += ("October", "November", "December")
+USUAL = 100
+MISSES = 5000  # draws in a row that bring nothing new: the last of 91 people is missed so often once in 10^24
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,15 @@ class GenOptions:
     given: bool = False
 
 
-def generate(task: str, n: int = 100, seed: int = 0, options: GenOptions = GenOptions()) -> list[Item]:
-    """`n` different questions of a task, the same for the same seed.
+def generate(task: str, n: int | None = None, seed: int = 0, options: GenOptions = GenOptions()) -> list[Item]:
+    """`n` different questions of a task, the same for the same seed; None is 100, or as many as there are.
 
     Raises:
         InputError: for an unknown task, or more questions than there are different ones.
     """
     if task not in GENERATORS:
         raise InputError(f"there is no generator {task!r}; generators: {', '.join(GENERATORS)}")
-    if n < 1:
+    if n is not None and n < 1:
         raise InputError(f"n must be at least 1, got {n}")
     if not 1 <= options.words <= 20 or not 1 <= options.people <= 20:
         raise InputError(f"words and people must be in 1..20, got {options.words} and {options.people}")
@@ -49,10 +51,12 @@ def generate(task: str, n: int = 100, seed: int = 0, options: GenOptions = GenOp
     make = GENERATORS[task]
     items: dict[str, Item] = {}
     misses = 0
-    while len(items) < n:
+    while len(items) < (USUAL if n is None else n):
         item = make(draw, options, len(items))
         misses = misses + 1 if item.question in items else 0
-        if misses > 200:
+        if misses > MISSES and n is None:
+            break
+        if misses > MISSES:
             raise InputError(f"{task} has fewer than {n} different questions ({len(items)} found); ask for fewer")
         items.setdefault(item.question, item)
     return list(items.values())

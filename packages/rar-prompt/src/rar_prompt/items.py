@@ -1,11 +1,18 @@
 """A question with what is needed to ask and to score it."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared_core.errors import InputError
 
 MAX_QUESTION = 200_000  # characters; a megabyte pasted by mistake is refused before anything is paid
+# what the gold answer of a kind looks like, where not every text will do
+GOLDS = {
+    "yes-no": r"(?i)yes|no",
+    "date": r"\d{1,2}/\d{1,2}/\d{4}",
+    "number": r"-?\d[\d,]*(?:\.\d+)?",
+}
 KINDS = ("yes-no", "letters", "date", "choice", "number", "text")
 
 
@@ -60,6 +67,8 @@ def check_item(item: Item, where: str) -> Item:
         raise InputError(f"{where}: two choices are the same")
     if item.kind == "choice" and not item.choices:
         raise InputError(f"{where}: kind choice without choices")
+    if item.kind in GOLDS and item.answer is not None and not re.fullmatch(GOLDS[item.kind], item.answer.strip()):
+        raise InputError(f"{where}: the answer {item.answer!r} is none of the kind {item.kind}")
     if item.choices and item.answer is not None and gold_choice(item) is None:
         raise InputError(f"{where}: the answer {item.answer!r} is none of the choices")
     return item

@@ -20,6 +20,9 @@ class Limits:
         concurrency: requests in flight.
         requests_per_minute: RPM.
         tokens_per_minute: TPM, prompt and reply; estimated before a call, corrected after it.
+
+    Raises:
+        InputError: for a limit below 1.
     """
 
     concurrency: int = 16
@@ -87,7 +90,7 @@ class Throttle:
     async def admit(self, tokens: int) -> list[int]:
         """Wait until a request of about `tokens` may be sent; the returned cell takes the true number afterwards."""
         cell = [tokens]
-        if self._paused_until > time.monotonic():
+        while self._paused_until > time.monotonic():  # another 429 may have made it longer meanwhile
             await self._until(self._paused_until)
         if self.limits.requests_per_minute is None and self.limits.tokens_per_minute is None:
             return cell

@@ -49,8 +49,12 @@ class Method(Protocol):
         """Whether a rephraser is called."""
         ...
 
+    def check(self, item: Item) -> None:
+        """Raise InputError if the item lacks what the method needs."""
+        ...
+
     async def solve(self, item: Item, templates: TemplateSet, ask: Ask) -> Solution:
-        """Ask about one item."""
+        """Ask about one item, which `check` has passed."""
         ...
 
 
@@ -72,11 +76,17 @@ class OneCall:
         """E.g. `one-step:reword`."""
         return self.template.replace("_", "-") + (f":{self.wording}" if self.wording else "")
 
+    def check(self, item: Item) -> None:
+        """Few-shot prompts need exemplars."""
+        if self.template == "few_shot":
+            _check_exemplars(item)
+
     async def solve(self, item: Item, templates: TemplateSet, ask: Ask) -> Solution:
         """One prompt, one completion."""
+        self.check(item)
         values = {"sentence": templates.sentence(self.wording)}
         if self.template == "few_shot":
-            values["exemplars"] = templates.render_exemplars(_exemplars(item))
+            values["exemplars"] = templates.render_exemplars(item.exemplars)
         called = await ask("responder", "respond", templates.render(self.template, item, **values))
         return Solution(called.reply.text, called.reply.truncated, calls=[("respond", called)])
 
@@ -103,12 +113,20 @@ class TwoStep:
         """Unless the rephrasings are given."""
         return not self.given
 
+    def check(self, item: Item) -> None:
+        """A rephrasing that is to be taken must be there.
+
+        Raises:
+            InputError: naming the item that has none.
+        """
+        if self.given and not item.rephrased:
+            raise InputError(f"{item.task} {item.id} has no rephrasing; give the field `rephrased`")
+
     async def solve(self, item: Item, templates: TemplateSet, ask: Ask) -> Solution:
         """x' <- rephraser(step1(x)); y <- responder(step2(x, x'))."""
+        self.check(item)
         if self.given:
-            if not item.rephrased:
-                raise InputError(f"{item.task} {item.id} has no rephrasing; give the field `rephrased`")
-            rephrased, calls = item.rephrased, []
+            rephrased, calls = item.rephrased or "", []
         else:
             first = await ask("rephraser", "rephrase", templates.render("rephrase", item))
             calls = [("rephrase", first)]
@@ -127,9 +145,14 @@ class FewShotRepaired:
     name = "few-shot-repaired"
     rephrases = True
 
+    def check(self, item: Item) -> None:
+        """There must be exemplars."""
+        _check_exemplars(item)
+
     async def solve(self, item: Item, templates: TemplateSet, ask: Ask) -> Solution:
         """The repair is one call for all items that share their exemplars."""
-        text = templates.render_exemplars(_exemplars(item))
+        self.check(item)
+        text = templates.render_exemplars(item.exemplars)
         first = await ask("rephraser", "repair", templates.render("repair", item, exemplars=text))
         repaired = clean_rephrasing(first.reply.text)
         if first.reply.truncated:
@@ -139,10 +162,9 @@ class FewShotRepaired:
         return Solution(called.reply.text, called.reply.truncated, repaired, calls)
 
 
-def _exemplars(item: Item) -> tuple[tuple[str, str], ...]:
+def _check_exemplars(item: Item) -> None:
     if not item.exemplars:
         raise InputError(f"{item.task} {item.id} has no exemplars; few-shot methods need --exemplars FILE")
-    return item.exemplars
 
 
 METHODS: dict[str, Callable[[], Method]] = {

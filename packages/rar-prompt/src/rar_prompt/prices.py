@@ -1,6 +1,7 @@
 """Money: a user's price file, the cost of a call, and a budget that stops a run cleanly."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Prices:
         of_cached = price.input if price.cached is None else price.cached
         fresh = usage.prompt - cached
         return (fresh * price.input + cached * of_cached + usage.completion * price.output) / 1e6
+
+    def require(self, models: Sequence[str]) -> None:
+        """Raise InputError naming a model without a price."""
+        missing = next((name for name in models if name not in self.prices), None)
+        if missing is not None:
+            raise InputError(f"a budget in money needs a price for every model: {missing!r} is not in the price file")
 
 
 def load_prices(path: str | None) -> Prices:

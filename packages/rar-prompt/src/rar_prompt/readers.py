@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from shared_core.errors import InputError
 
 from rar_prompt.items import Item, check_item, check_unique
 
+log = logging.getLogger(__name__)
 FIELDS = ("id", "question", "answer", "choices", "context", "task", "kind", "spec", "rephrased", "cluster")
 _MODEL_SUFFIX = re.compile(r"_(gpt-[\w.-]+|vicuna[\w.-]*)$")
 _PERSON = re.compile(r"Was (.+?) born in an even ")
@@ -24,18 +26,22 @@ def read_items(path: str | Path) -> list[Item]:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{file}: there is no such file")
+        raise InputError(f"{file}: {'a folder; give a file' if file.is_dir() else 'there is no such file'}")
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, ".json": _official}
     if file.suffix not in readers:
         raise InputError(f"{file}: cannot read {file.suffix or 'a file without suffix'}; give {', '.join(readers)}")
     task = _MODEL_SUFFIX.sub("", file.stem)
     items: list[Item] = []
+    unread: set[str] = set()
     for where, row in readers[file.suffix](file):
         items.append(check_item(_item(row, where, len(items), task), where))
+        unread |= set(row) - {*FIELDS, "refined_question"}
         if (items[-1].answer is None) != (items[0].answer is None):
             raise InputError(f"{where}: either every question has an answer or none has one")
     if not items:
         raise InputError(f"{file}: holds no questions")
+    if items[0].answer is None and unread:
+        log.warning("%s: no field answer, so nothing is scored; fields not read: %s", file, ", ".join(sorted(unread)))
     check_unique(items, str(file))
     return items
 
@@ -139,6 +145,8 @@ def read_exemplars(path: str | Path) -> tuple[tuple[str, str], ...]:
         InputError: naming file and line.
     """
     pairs = []
+    if not Path(path).is_file():
+        raise InputError(f"--exemplars {path}: there is no such file")
     for where, row in _jsonl(Path(path)):
         if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("question", "answer")):
             raise InputError(f"{where}: an object with the texts question and answer is wanted")

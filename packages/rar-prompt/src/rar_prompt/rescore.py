@@ -73,7 +73,11 @@ def _replies(path: str) -> dict[str, str]:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file")
     found = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -161,7 +165,7 @@ def audit_to_folder(
     with RunFolder(out, package="rar-prompt", settings=settings) as folder:
         journal = Journal(folder.path / "calls.jsonl")
         try:
-            caller = Caller(journal, templates.hash)
+            caller = Caller(journal, templates.hash, give_up=max(8, *(model.concurrency for model in models)))
             work = audit(items, models, templates, caller, rephrasings=rephrasings, sampling=sampling)
             rows = run_async(work, list(models))
         finally:

@@ -5,11 +5,11 @@ import email.utils
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared_core.errors import InputError
 
-from rar_prompt.chat import ProviderError, Reply
+from rar_prompt.chat import ProviderError, Reply, Usage
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Retry:
         cap: longest drawn wait in seconds.
         patience: seconds of waiting in all before a request is given up.
         empty: requests that may come back without text; each of them is paid.
+
+    Raises:
+        InputError: for counts below 1 or negative times.
     """
 
     attempts: int = 6
@@ -58,10 +61,16 @@ async def with_retries(
     draw = jitter or _JITTER
     failures = rates = empties = 0
     waited = 0.0
+    paid = NOTHING
     while True:
         try:
-            return await send()
+            reply = await send()
+            return reply if paid == NOTHING else replace(reply, wasted=paid)
         except ProviderError as error:
+            if paid != NOTHING:
+                error.reply = replace(error.reply or Reply("", usage=NOTHING), wasted=paid)
+            if error.kind == "empty" and error.reply is not None:
+                paid = error.reply.paid
             rates += error.kind == "rate"
             empties += error.kind == "empty"
             failures += error.kind != "rate"
@@ -78,6 +87,7 @@ async def with_retries(
 
 
 _JITTER = random.Random()
+NOTHING = Usage(0, 0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

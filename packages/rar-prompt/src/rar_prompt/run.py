@@ -5,9 +5,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared_core.errors import InputError, RunError
 from shared_core.files import write_text
@@ -16,8 +16,8 @@ from shared_core.run_folder import RunFolder, read_config
 
 from rar_prompt.backends.open import Endpoint, open_backend, read_models
 from rar_prompt.caller import Caller
-from rar_prompt.chat import Backend, Sampling
-from rar_prompt.evaluation import Condition, evaluate, with_exemplars
+from rar_prompt.chat import Backend, Sampling, Usage
+from rar_prompt.evaluation import Condition, answer_kinds, evaluate, warn_if_greedy, with_exemplars
 from rar_prompt.generators import GENERATORS, GenOptions, generate
 from rar_prompt.items import Item, check_unique
 from rar_prompt.journal import Journal
@@ -29,6 +29,7 @@ from rar_prompt.summary import summarise
 from rar_prompt.templates import load_templates
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def load_tasks(settings: RunSettings) -> list[Item]:
@@ -38,13 +39,13 @@ def load_tasks(settings: RunSettings) -> list[Item]:
         InputError: for an unknown task or a bad file.
     """
     items: list[Item] = []
-    if settings.n < 0 or settings.samples < 1:
-        raise InputError(f"n must not be negative and samples at least 1, got {settings.n} and {settings.samples}")
+    if settings.samples < 1 or (settings.n is not None and settings.n < 1):
+        raise InputError(f"n and samples must be at least 1, got {settings.n} and {settings.samples}")
     for task in settings.tasks:
         if task in GENERATORS:
             items += generate(task, settings.n, settings.seed, settings.gen)
         elif Path(task).suffix or Path(task).exists():
-            items += read_items(task)[: settings.n or None]
+            items += read_items(task)[: settings.n]
         else:
             raise InputError(f"there is no task {task!r}: give a file, or one of {', '.join(GENERATORS)}")
     check_unique(items, "--tasks")
@@ -81,6 +82,16 @@ def run_to_folder(
     plans = [plan(name, templates) for name in settings.methods]
     items = load_tasks(settings)
     prices = load_prices(spending.prices)
+    backends = {name: open_backend(name, endpoint, models) for name in {*settings.models, *settings.rephrasers}}
+    conditions = make_conditions(settings, plans, backends)
+    # all that can be refused is refused here, before there is a folder and before anything is paid
+    answer_kinds(items)
+    for item in items:
+        for each in plans:
+            each.method.check(item)
+    if spending.max_cost is not None:
+        prices.require([backend.name for backend in backends.values()])
+    warn_if_greedy(max(settings.samples, *(each.votes for each in plans)), settings.sampling)
     path = Path(out or "runs/rar-prompt-run")
     whole = {"verb": "run", **asdict(settings), **_hashes(settings, items, templates.hash, models)}
     with RunFolder(path, package="rar-prompt", settings=whole) as folder:
@@ -89,9 +100,8 @@ def run_to_folder(
         try:
             known = _spent(journal)
             budget = Budget(spending.max_total_tokens, spending.max_cost, *known)
-            caller = Caller(journal, templates.hash, prices, budget)
-            backends = {name: open_backend(name, endpoint, models) for name in {*settings.models, *settings.rephrasers}}
-            conditions = make_conditions(settings, plans, backends)
+            patience = max(8, *(backend.concurrency for backend in backends.values()))
+            caller = Caller(journal, templates.hash, prices, budget, give_up=patience)
             records, elapsed = asyncio.run(_evaluate(items, conditions, templates, caller, settings, backends))
         finally:
             journal.close()
@@ -103,6 +113,7 @@ def run_to_folder(
             "questions": len(items) * len(conditions) * settings.samples,
             "answered": len(records),
             "stopped": caller.stopping or None,
+            "first_error": next((record["error"] for record in records if record["error"]), None),
             "session": asdict(caller.counts) | {"seconds": round(elapsed, 2)},
             "spent": {"tokens": budget.tokens, "cost": budget.cost, "unpriced_calls": caller.counts.unpriced},
             **summarise(records),
@@ -157,13 +168,13 @@ def make_conditions(settings: RunSettings, plans: Sequence[Any], backends: dict[
     return conditions
 
 
-def resume(folder: str | Path, *, endpoint: Endpoint | None = None, spending: Spending | None = None) -> dict[str, Any]:
+def resume(folder: str | Path, *, endpoint: Endpoint = Endpoint(), spending: Spending = Spending()) -> dict[str, Any]:
     """Go on with the run in `folder`, with its own settings.
 
     Args:
         folder: a run folder.
-        endpoint: other limits; those of the last session where None.
-        spending: another budget; that of the last session where None.
+        endpoint: other limits; what is left at its default is as in the last session.
+        spending: another budget; the same.
 
     Raises:
         InputError: if the folder holds no run of `rar-prompt run`, or its files changed since.
@@ -178,10 +189,18 @@ def resume(folder: str | Path, *, endpoint: Endpoint | None = None, spending: Sp
     return run_to_folder(
         settings_from(raw),
         path,
-        endpoint=endpoint or Endpoint(**session.get("endpoint", {})),
+        endpoint=_changed(Endpoint(**session.get("endpoint", {})), endpoint),
         models=session.get("models"),
-        spending=spending or Spending(**session.get("spending", {})),
+        spending=_changed(Spending(**session.get("spending", {})), spending),
     )
+
+
+def _changed(last: T, now: T) -> T:
+    """The last session's values, and those of `now` that differ from the defaults."""
+    default = type(now)()
+    names = [field.name for field in fields(now)]  # type: ignore[arg-type]
+    given = {name: getattr(now, name) for name in names if getattr(now, name) != getattr(default, name)}
+    return replace(last, **given)  # type: ignore[type-var]
 
 
 def settings_from(raw: dict[str, Any]) -> RunSettings:
@@ -219,10 +238,9 @@ def _spent(journal: Journal) -> tuple[int, float]:
     """Tokens and money of every paid call of earlier sessions."""
     tokens, cost = 0, 0.0
     for record in journal.records():
-        usage = record.get("usage")
-        if usage:
-            tokens += (usage["prompt"] or 0) + (usage["completion"] or 0)
-            cost += record.get("cost") or 0.0
+        for usage in (record.get("usage"), record.get("wasted")):
+            tokens += Usage(**usage).total if usage else 0
+        cost += (record.get("cost") or 0.0) + (record.get("wasted_cost") or 0.0)
     return tokens, cost
 
 

@@ -19,6 +19,9 @@ from rar_prompt.conversation import solve_conversation
 from rar_prompt.methods import METHODS, Plan, Solution, plan
 from rar_prompt.templates import TemplateSet
 
+# what would change the answer and cannot be kept through two calls: refused rather than dropped
+REFUSED = ("tools", "functions", "stop", "logprobs", "logit_bias", "frequency_penalty", "presence_penalty")
+
 
 class Proxy:
     """The request handlers.
@@ -74,8 +77,8 @@ class Proxy:
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "rar-prompt"} for name in names]
         return web.json_response({"object": "list", "data": rows})
 
-    async def complete(self, request: web.Request) -> web.Response:
-        """One chat completion by the chosen method."""
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """One chat completion by the chosen method; a client that wants a stream gets the whole reply as one piece."""
         try:
             body = await request.json()
             chosen, messages, sampling = self._parse(body)
@@ -91,15 +94,22 @@ class Proxy:
             return _error(400, str(error), "invalid_request_error")
         except RunError as error:
             return _error(503, str(error), "stopped")
-        return web.json_response(_completion(chosen, solution))
+        completion = _completion(chosen, solution)
+        if not body.get("stream"):
+            return web.json_response(completion)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await response.prepare(request)
+        await response.write(_events(completion, bool((body.get("stream_options") or {}).get("include_usage"))))
+        return response
 
     def _parse(self, body: Any) -> tuple[Plan, list[Message], Sampling]:
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
             raise InputError("messages must be a list with at least one message")
-        if body.get("stream"):
-            raise InputError("streaming is not supported; send stream: false")
         if body.get("n") not in (None, 1):
             raise InputError("n must be 1")
+        refused = next((name for name in REFUSED if body.get(name)), None)
+        if refused or (body.get("response_format") or {}).get("type", "text") != "text":
+            raise InputError(f"{refused or 'response_format'} is not supported: a rephrased question has text alone")
         messages = [_message(message) for message in body["messages"]]
         name = str(body.get("model") or "")
         chosen = self.default
@@ -146,6 +156,19 @@ def _completion(chosen: Plan, solution: Solution) -> dict[str, Any]:
         "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
         "rar": {"method": chosen.name, "rephrased": solution.rephrased, "calls": len(solution.calls)},
     }
+
+
+def _events(completion: dict[str, Any], with_usage: bool) -> bytes:
+    """A completion as server-sent events: the text, its end, on wish the usage, and the closing mark."""
+    head = {name: completion[name] for name in ("id", "created", "model", "rar")} | {"object": "chat.completion.chunk"}
+    choice = completion["choices"][0]
+    pieces: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": choice["message"], "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]},
+    ]
+    pieces += [{"choices": [], "usage": completion["usage"]}] if with_usage else []
+    lines = [json.dumps(head | piece) for piece in pieces]
+    return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
 
 
 def _error(status: int, message: str, kind: str) -> web.Response:

@@ -1,9 +1,31 @@
 """What determines a run, and what a run may spend: plain data, so that the command line imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from rar_prompt.chat import Sampling
 from rar_prompt.generators import GenOptions
+
+
+@dataclass(frozen=True)
+class SamplingChange:
+    """Sampling of rephrasing calls where it differs from that of the others; None is the same.
+
+    Args:
+        temperature: 0 is greedy.
+        top_p: nucleus mass.
+        max_tokens: cap on the rephrasing.
+        seed: of the draws.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+
+    def of(self, sampling: Sampling) -> Sampling | None:
+        """The changed settings, None where nothing differs."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(sampling, **given) if given else None
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,7 @@ class RunSettings:
         templates: template set.
         sampling: of every call.
         rephrase_sampling: of rephrasing calls; as `sampling` where None.
-        n: questions per generator; of a file the first n, all where 0.
+        n: the first n questions of each task; None is all of a file and 100 of a generator.
         seed: of the generators.
         samples: independent answers per question.
         gen: options of the generators.
@@ -47,7 +69,7 @@ class RunSettings:
     templates: str = "paper"
     sampling: Sampling = field(default_factory=Sampling)
     rephrase_sampling: Sampling | None = None
-    n: int = 100
+    n: int | None = None
     seed: int = 0
     samples: int = 1
     gen: GenOptions = field(default_factory=GenOptions)

@@ -37,6 +37,9 @@ def mcnemar(lost: int, gained: int) -> float:
     """Exact two-sided McNemar p-value: min(1, 2 P[Binomial(lost + gained, 1/2) <= min(lost, gained)]).
 
     Computed in integers, so that it is right to the last bit; 1 where there are no discordant pairs.
+
+    Raises:
+        ValueError: for negative counts.
     """
     if lost < 0 or gained < 0:
         raise ValueError(f"counts must not be negative, got {lost} and {gained}")
@@ -45,7 +48,7 @@ def mcnemar(lost: int, gained: int) -> float:
     return 1.0 if 2 * tail >= 2**total else 2 * tail / 2**total
 
 
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(right: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson score interval of a proportion: the roots p of (right/n - p)^2 = z^2 p (1 - p) / n.
 
     Raises:
@@ -57,6 +60,28 @@ def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, flo
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy_interval(right: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Wilson interval of an accuracy whose answers may be repeats of the same questions.
+
+    With several answers per cluster n is replaced by the effective n = p (1 - p) / v, where v is the between-cluster
+    variance of the mean (never more than n, never less than the number of clusters; the latter where v cannot be
+    estimated because all are right or wrong). Five samples of one question are not five questions.
+
+    Raises:
+        ValueError: if the lengths differ or there is nothing.
+    """
+    n = len(right)
+    sums, sizes = _cluster_sums([float(value) for value in right], clusters)
+    k = len(sums)
+    if k == n:
+        return wilson(sum(right), n)
+    share = sums.sum() / n
+    variance = k / max(k - 1, 1) * float(((sums - share * sizes) ** 2).sum()) / n**2
+    effective = share * (1 - share) / variance if variance > 0 else k
+    size = min(n, max(k, effective))
+    return wilson(min(share * size, size), size)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -76,10 +101,15 @@ def paired_bootstrap(
     """Percentile interval of the accuracy difference over resampled items.
 
     Resampling n items with replacement makes (lost, gained, tied) a multinomial of n draws, which is drawn directly:
-    O(reps), exact.
+    O(reps), exact. Where no item changed there is nothing to resample: see `_unchanged`.
+
+    Raises:
+        ValueError: for n below 1, or more changes than items.
     """
     if n <= 0 or lost + gained > n:
         raise ValueError(f"need n > 0 and lost + gained <= n, got {lost}, {gained}, {n}")
+    if lost + gained == 0:
+        return _unchanged(n, level)
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(n, [lost / n, gained / n, (n - lost - gained) / n], size=reps)
     return _interval((draws[:, 1] - draws[:, 0]) / n, level)
@@ -103,6 +133,8 @@ def clustered_bootstrap(
         level: coverage.
     """
     sums, sizes = _cluster_sums(differences, clusters)
+    if not np.any(differences):
+        return _unchanged(len(sums), level)
     generator = np.random.default_rng(seed)
     ends = []
     for start in range(0, reps, 1000):  # in pieces: reps x clusters integers at once would be gigabytes
@@ -181,33 +213,44 @@ class BestOf:
 
 
 def best_of(
-    variants: Bool[np.ndarray, "variant item"], baseline: Bool[np.ndarray, "item"], *, seed: int = 0, reps: int = 4000
+    variants: Bool[np.ndarray, "variant item"],
+    baseline: Bool[np.ndarray, "item"],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    reps: int = 4000,
 ) -> BestOf:
     """Choose the best variant and correct for having chosen (the paper's headline takes the better variant per task).
 
+    Signs are flipped and bootstrap samples drawn for whole clusters; every item is its own by default.
+
     Raises:
-        ValueError: if the shapes do not fit or there are fewer than two items.
+        ValueError: if the shapes do not fit or there are fewer than two clusters.
     """
     variants, baseline = np.asarray(variants, dtype=float), np.asarray(baseline, dtype=float)
-    if variants.ndim != 2 or variants.shape[1:] != baseline.shape or baseline.size < 2:
+    if variants.ndim != 2 or variants.shape[1:] != baseline.shape:
         raise ValueError(f"need variants (k, n) and a baseline (n), got {variants.shape} and {baseline.shape}")
-    gains = variants - baseline
-    n = baseline.size
-    best = int(variants.mean(axis=1).argmax())
-    observed = gains.mean(axis=1).max()
+    labels = list(range(baseline.size)) if clusters is None else clusters
+    rights = np.stack([_cluster_sums(row.tolist(), labels)[0] for row in variants])
+    base, sizes = _cluster_sums(baseline.tolist(), labels)
+    k, n = base.size, baseline.size
+    if k < 2:
+        raise ValueError("need at least two clusters of items to choose on")
+    gains = rights - base
+    best = int(rights.sum(axis=1).argmax())
+    observed = gains.sum(axis=1).max()
     generator = np.random.default_rng(seed)
     hits, held_out = 0, []
     for start in range(0, reps, 500):
         count = min(500, reps - start)
-        signs = generator.integers(0, 2, size=(count, n)) * 2.0 - 1
-        hits += int(np.sum((signs @ gains.T / n).max(axis=1) >= observed - 1e-12))
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=count)
-        chosen = (weights @ variants.T).argmax(axis=1)
+        signs = generator.integers(0, 2, size=(count, k)) * 2.0 - 1
+        hits += int(np.sum((signs @ gains.T).max(axis=1) >= observed - 1e-9))
+        weights = generator.multinomial(k, np.full(k, 1 / k), size=count)
+        chosen = (weights @ rights.T).argmax(axis=1)
         outside = (weights == 0).astype(float)
-        held_out.append((outside @ gains.T)[np.arange(count), chosen] / np.maximum(outside.sum(axis=1), 1))
-    return BestOf(
-        best, float(gains[best].mean()), float(np.concatenate(held_out).mean()), (hits + 1) / (reps + 1), len(variants)
-    )
+        held_out.append((outside @ gains.T)[np.arange(count), chosen] / np.maximum(outside @ sizes, 1))
+    corrected = float(np.concatenate(held_out).mean())
+    return BestOf(best, float(gains[best].sum() / n), corrected, (hits + 1) / (reps + 1), len(variants))
 
 
 def kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
@@ -229,6 +272,12 @@ def _cluster_sums(
     index = np.array([places.setdefault(cluster, len(places)) for cluster in clusters])
     sums = np.bincount(index, weights=np.asarray(differences, dtype=float))
     return sums, np.bincount(index).astype(float)
+
+
+def _unchanged(n: int, level: float) -> tuple[float, float]:
+    """Interval where none of n changed: [-d, d] with (1 - d)^n = (1 - level) / 2, for a change is not impossible."""
+    most = 1 - ((1 - level) / 2) ** (1 / n)
+    return -most, most
 
 
 def _interval(draws: Float[np.ndarray, "draw"], level: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rar_prompt.scoring import OUTCOMES
-from rar_prompt.statistics import best_of, compare, holm, wilson
+from rar_prompt.statistics import accuracy_interval, best_of, compare, holm
 
 Records = list[dict[str, Any]]
 
@@ -42,7 +42,9 @@ def condition_rows(records: Records) -> list[dict[str, Any]]:
         outcomes = Counter(record["outcome"] for record in members)
         scored = len(members) - outcomes["unscored"]
         right = outcomes["correct"]
-        low, high = wilson(right, scored) if scored else (None, None)
+        counted = [record for record in members if record["outcome"] != "unscored"]
+        hits, clusters = [r["outcome"] == "correct" for r in counted], [r["cluster"] for r in counted]
+        low, high = accuracy_interval(hits, clusters) if scored else (None, None)
         costs = [record["cost"] for record in members]
         cost = None if None in costs else sum(costs)
         tokens = [(record["prompt_tokens"] or 0) + (record["completion_tokens"] or 0) for record in members]
@@ -122,10 +124,10 @@ def best_rows(records: Records) -> list[dict[str, Any]]:
         pairs = {name: pair(plain, rows) for name, rows in others.items()}
         if len({len(before) for before, _, _ in pairs.values()}) != 1:
             continue  # a stopped run: not the same items
-        before = next(iter(pairs.values()))[0]
-        if len(before) < 2:
+        before, _, clusters = next(iter(pairs.values()))
+        if len(set(clusters)) < 2:
             continue
-        found = best_of(np.array([after for _, after, _ in pairs.values()]), np.array(before))
+        found = best_of(np.array([after for _, after, _ in pairs.values()]), np.array(before), clusters)
         rows.append(
             {
                 "task": task,
@@ -156,7 +158,7 @@ def transfer_matrix(records: Records, method: str = "two-step") -> dict[str, dic
     """accuracy[rephraser][responder] of a method that rephrases, over all tasks."""
     table: dict[str, dict[str, float]] = defaultdict(dict)
     for (rephraser, model), members in group(
-        [r for r in records if r["method"] == method], "rephraser", "model"
+        [r for r in records if r["method"] == method and r["outcome"] != "unscored"], "rephraser", "model"
     ).items():
         table[rephraser][model] = sum(record["outcome"] == "correct" for record in members) / len(members)
     return dict(table)

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared_core.errors import InputError
 
+from rar_prompt.chat import without_thinking
 from rar_prompt.items import Item
 
 BUILT_IN = ("paper", "official-gpt4", "official-gpt35")
@@ -103,8 +104,8 @@ def _fill(text: str, slots: Mapping[str, str]) -> str:
 
 
 def clean_rephrasing(text: str) -> str:
-    """Strip white space, then one pair of double quotes if both ends have it (the official post-processing)."""
-    text = text.strip()
+    """Strip reasoning and white space, then one pair of double quotes if both ends have it (as the official script)."""
+    text = without_thinking(text).strip()
     if len(text) > 1 and text[0] == '"' and text[-1] == '"':
         return text[1:-1]
     return text

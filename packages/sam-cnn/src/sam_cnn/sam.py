@@ -121,6 +121,7 @@ class SAM(TwoPassOptimizer):
 
         Raises:
             ValueError: without a closure and without `first_step` before.
+            RuntimeError: inside another step that is not finished.
         """
         if closure is None:
             if self._phase == "descending":  # called back by a GradScaler

@@ -43,10 +43,24 @@ def write_report(folder: Path, config: SPINConfig, iterations: Sequence[Iteratio
     _save(folder / "figures" / "training.png", _training(folder, config, iterations))
     if (folder / "start.json").exists():
         players = _players(folder, iterations)
-        lines += ["", *_table(players), "", "![evaluation](figures/evaluation.png)"]
+        lines += [
+            "",
+            *_table(players),
+            "",
+            f"Held-out responses are most likely under: {best_player(folder, iterations)}.",
+        ]
+        lines += ["", "![evaluation](figures/evaluation.png)"]
         _save(folder / "figures" / "evaluation.png", _evaluation(players))
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return folder / "report.md"
+
+
+def best_player(folder: Path, iterations: Sequence[Iteration]) -> str | None:
+    """`start` or `iteration K`: under whom held-out responses are most likely; None where nothing was held out."""
+    if not (folder / "start.json").exists():
+        return None
+    players = _players(folder, iterations)
+    return min(players, key=lambda name: players[name].means["nll_per_token"]["mean"])
 
 
 def _players(folder: Path, iterations: Sequence[Iteration]) -> dict[str, Evaluation]:
@@ -91,7 +105,7 @@ def _training(folder: Path, config: SPINConfig, iterations: Sequence[Iteration])
         axes.set_title(title)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", framealpha=0.6)
     level = LINK_AT_ZERO.get(config.loss_type)
     axes = figure.axes[0]
     if level is not None:

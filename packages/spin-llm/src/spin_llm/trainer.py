@@ -33,6 +33,7 @@ class SPINTrainer:
 
     Raises:
         InputError: for an unusable record, naming it and its field.
+        TypeError: for a live model without its tokenizer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Bounds against measured errors: order of the inequalities, tightness, score error (brief: 4.3, 9.1, 9.4)."""
+"""Bounds against measured errors: order of the inequalities, tightness, score error."""
 
 import math
 
@@ -62,7 +62,7 @@ def bounds_hold(context: Context) -> Measurement:
     "score-error",
     statement="The score error enters the bound additively; in the KL its contribution is quadratic in the size of the"
     " error.",
-    where="Abstract (claim 2), Assumption 1; score-error table of the brief",
+    where="Abstract (claim 2), Assumption 1; the sizes of the error are ours",
     quantity="local exponents in sigma of the score term; largest KL / (G)",
     expected="exponents 1.9 .. 2.2, KL / (G) <= 1",
 )
@@ -96,7 +96,7 @@ def score_error(context: Context) -> Measurement:
 @claims.add(
     "common-factor",
     statement="A score wrong by a common factor e^eta costs d(1-1/S)(T-delta)(e^eta - 1 - eta) in the bound, exactly.",
-    where="Ours; shows how loose a path bound can be (brief: pitfall 14)",
+    where="Ours; shows how loose a path bound can be",
     quantity="relative deviation of the exact score term from the closed form, over laws",
     expected="< 1e-9",
 )
@@ -115,7 +115,7 @@ def common_factor(context: Context) -> Measurement:
 @claims.add(
     "line-3-maximum",
     statement="The envelope of the uniformization needs no search over states: d[(S-1)/S + 1/(e^t - 1)] bounds every"
-    " exit rate, and a point mass attains it (reviewers: how is the maximum in line 3 found?).",
+    " exit rate of a true score, and a point mass attains it (reviewers: how is the maximum in line 3 found?).",
     where="Algorithm 1, line 3; reviews of pq1WUegkza; the bound is ours",
     quantity="largest exit rate / envelope: over laws, and of a point mass",
     expected="<= 1, and = 1 to 1e-9 for the point mass",

@@ -1,4 +1,4 @@
-"""How the error depends on d, T, S, delta, and what early stopping is for (brief: tables 9.2, 9.3, 9.4)."""
+"""How the error depends on d, T, S, delta, and what early stopping is for."""
 
 import math
 from itertools import pairwise

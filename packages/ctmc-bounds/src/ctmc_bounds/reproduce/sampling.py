@@ -1,4 +1,4 @@
-"""Samplers by simulation and at equal network calls (brief: tables 9.5, 3.5 and the figure of section 10)."""
+"""Samplers by simulation and at equal network calls."""
 
 import torch
 from shared_core.claims import Context, Measurement

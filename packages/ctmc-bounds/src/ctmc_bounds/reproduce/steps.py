@@ -1,4 +1,4 @@
-"""How the error falls with the step size, and with the schedule (brief: tables 9.1 and 5.3)."""
+"""How the error falls with the step size, and with the schedule."""
 
 from shared_core.claims import Context, Measurement
 

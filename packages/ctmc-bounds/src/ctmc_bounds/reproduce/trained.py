@@ -1,4 +1,4 @@
-"""A trained network on real data, its generated law split exactly (brief: section 9, trained demonstration)."""
+"""A trained network on real data, its generated law split exactly."""
 
 from shared_core.claims import Context, Measurement
 

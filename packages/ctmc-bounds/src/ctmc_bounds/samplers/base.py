@@ -9,7 +9,7 @@ from jaxtyping import Int
 from shared_core.errors import InputError
 from torch import Tensor
 
-from ctmc_bounds.checks import check_enumerable, check_tokens
+from ctmc_bounds.checks import ARRAY_CAP, check_enumerable, check_tokens
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import ScoreEstimator, keeps_symmetry
 from ctmc_bounds.forward import UniformCTMC, move
@@ -112,7 +112,7 @@ def check_support(data: DataLaw, delta: float) -> None:
     if delta == 0 and not data.full_support():
         raise InputError(
             "delta = 0, but some states have probability 0 under the data: the score at t = 0 is infinite (Assumption 2"
-            " of the paper, full support, does not hold); stop early with delta > 0 or smooth the data"
+            " of the paper, full support, does not hold or underflows); stop early with delta > 0 or smooth the data"
         )
 
 
@@ -140,6 +140,8 @@ def first_tokens(
     check_estimator(score)
     if n < 1:
         raise InputError(f"n = {n}: ask for at least one sample")
+    if n * score.d > ARRAY_CAP:
+        raise InputError(f"n = {n} samples of d = {score.d} tokens do not fit into memory; draw fewer at a time")
     device = score.device if isinstance(score, DataLaw) else generator.device if generator else torch.device("cpu")
     if isinstance(init, Tensor):
         if len(init) != n:

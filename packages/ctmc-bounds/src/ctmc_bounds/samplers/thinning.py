@@ -28,8 +28,10 @@ MOST_EVALUATIONS = 20_000
 class Thinning(Sampler):
     """Candidates at rate Lambda'(t) = d [(S-1)/S + 1/(e^t - 1)], accepted with the exact rates at their own time.
 
-    Only the ends of the schedule matter. The envelope holds for exact, clipped and cavity scores. With another
-    estimator than the exact score the law is integrated by Dormand and Prince's method of order 8.
+    Only the ends of the schedule matter. That envelope holds for exact scores and for cavity and posterior estimates;
+    clipped scores get theirs, d (S-1) [1/S + 1/(e^t - 1)]. A score that nothing bounds is tried with the first one,
+    and checked at every candidate. With another estimator than the exact score the law is integrated by Dormand and
+    Prince's method of order 8.
 
     Args:
         schedule: of which only T and delta are used.
@@ -46,14 +48,20 @@ class Thinning(Sampler):
     def sample(
         self, n: int, score: Score, generator: torch.Generator | None = None, init: Init | Tensor = "uniform"
     ) -> Samples:
-        """See `Sampler.sample`; every candidate is a call."""
+        """See `Sampler.sample`; every candidate is a call.
+
+        Raises:
+            InputError: for delta = 0.
+            EnvelopeError: if the score is above what the envelope allows (never cut off).
+        """
         T, delta = self.schedule.T, self.schedule.delta
         if delta == 0:
             raise InputError("delta = 0 with sampler thinning: its envelope d/(e^t - 1) has no integral down to 0; "
                              "give delta > 0")  # fmt: skip
         x = first_tokens(n, score, T, generator, init)
         ctmc = UniformCTMC(score.S, score.d)
-        times = _candidate_times(n, ctmc, T, delta, generator, x.device)
+        share = ctmc.envelope_share(score.kind or "law")
+        times = _candidate_times(n, ctmc, share, (T, delta), generator, x.device)
         jumps = calls = 0
         for column in times.T:
             active = (column > 0).nonzero().squeeze(1)
@@ -62,7 +70,7 @@ class Thinning(Sampler):
             t = column[active]
             rates = set_own(score(x[active], t), x[active], 0.0).flatten(1) / score.S
             ends = rates.cumsum(1)
-            envelope = ctmc.jump_rate + ctmc.d / torch.expm1(t)
+            envelope = ctmc.jump_rate + share * ctmc.d / torch.expm1(t)
             excess = ends[:, -1] / envelope
             if float(excess.max()) > 1 + 1e-9:
                 raise EnvelopeError(
@@ -95,20 +103,22 @@ class Thinning(Sampler):
         return self._finish(marginals, p, count)
 
     def expected_calls(self, ctmc: UniformCTMC) -> float:
-        """Lambda(delta), the expected number of candidates."""
+        """Lambda(delta), the expected number of candidates (`UniformCTMC.envelope_integral`; more if clipped)."""
         return ctmc.envelope_integral(self.schedule.delta, self.schedule.T)
 
 
 def _candidate_times(
-    n: int, ctmc: UniformCTMC, T: float, delta: float, generator: torch.Generator | None, device: torch.device
-) -> Tensor:
+    n: int, ctmc: UniformCTMC, share: int, ends: tuple[float, float], generator: torch.Generator | None,
+    device: torch.device,
+) -> Tensor:  # fmt: skip
     """Falling event times of each sample, (n, M), 0 beyond the last.
 
-    The envelope is the sum of a constant rate and of d/(e^t - 1), whose integral d log(1 - e^{-t}) has a closed
-    inverse: two Poisson processes, merged.
+    The envelope is the sum of a constant rate and of share d/(e^t - 1), whose integral share d log(1 - e^{-t}) has a
+    closed inverse: two Poisson processes, merged.
     """
+    T, delta = ends
     low, high = math.log(-math.expm1(-delta)), math.log(-math.expm1(-T))
-    means = (ctmc.jump_rate * (T - delta), ctmc.d * (high - low))
+    means = (ctmc.jump_rate * (T - delta), share * ctmc.d * (high - low))
     parts = []
     for index, mean in enumerate(means):
         count = torch.poisson(torch.full((n,), mean, dtype=torch.float64, device=device), generator=generator)

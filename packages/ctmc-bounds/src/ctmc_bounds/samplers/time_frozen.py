@@ -4,7 +4,6 @@ On an interval the estimated reverse process is a homogeneous CTMC with rates s_
 exactly, by uniformization (as in the paper's Algorithm 1) or by exponential clocks (the same law, fewer calls).
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +11,7 @@ import torch
 from shared_core.errors import InputError
 from torch import Tensor
 
-from ctmc_bounds.checks import EnvelopeError
+from ctmc_bounds.checks import EnvelopeError, check_jumps
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import is_exact, log_scores
 from ctmc_bounds.exponential import frozen_flow, uniformization
@@ -22,7 +21,6 @@ from ctmc_bounds.parametrisation import set_own
 from ctmc_bounds.samplers.base import Sampler, Samples, Score, first_tokens, table_is_worth_it
 from ctmc_bounds.spaces import EnumeratedSpace
 
-log = logging.getLogger(__name__)
 COMPILED_FROM = 20_000  # samples from which compiled clocks pay for loading numba
 Envelope = Literal["analytic", "max", "adaptive"]
 
@@ -36,9 +34,9 @@ class Rates:
         device = score.device if isinstance(score, DataLaw) else torch.device("cpu")
         self.space = EnumeratedSpace(score.S, score.d, device) if tabled else None
 
-    def freeze(self, t: float) -> None:
-        """Fix the time; with a table, evaluate every state once."""
-        self.t = t
+    def freeze(self, t: float, h: float) -> None:
+        """Fix the time and the length of the interval; with a table, evaluate every state once."""
+        self.t, self.h = t, h
         if self.space is not None:
             x = self.space.representatives()
             rates = self._evaluate(x)
@@ -46,7 +44,9 @@ class Rates:
 
     def _evaluate(self, x: Tensor) -> Tensor:
         self.evaluations += len(x)
-        return set_own(self.score(x, self.t), x, 0.0).flatten(1) / self.score.S
+        rates = set_own(self.score(x, self.t), x, 0.0).flatten(1) / self.score.S
+        check_jumps(float(rates.sum(1).max()), self.t, self.h, self.score.d)
+        return rates
 
     def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Exit rates (batch,) and cumulative rates (batch, d S) of tokens."""
@@ -89,7 +89,7 @@ class TimeFrozen(Sampler):
         else:
             jumps = 0
             for t, h in self.schedule.intervals:
-                rates.freeze(self.frozen_time(t, h))
+                rates.freeze(self.frozen_time(t, h), h)
                 jumps += _run_clocks(x, rates, clock, h, generator)
         return Samples(x, self.schedule.N + jumps / n, jumps / n, rates.evaluations)
 
@@ -101,7 +101,7 @@ class TimeFrozen(Sampler):
 
         state, jumps = space.number(x), 0
         for t, h in self.schedule.intervals:
-            rates.freeze(self.frozen_time(t, h))
+            rates.freeze(self.frozen_time(t, h), h)
             seed = int(torch.randint(2**31, (), generator=generator))
             jumps += run_clocks(seed, state.numpy(), clock.numpy(), rates.ends.numpy(), space.dst.numpy(), h)
         return space.representatives()[state], jumps
@@ -175,15 +175,23 @@ class Midpoint(TimeFrozen):
 
 @dataclass(frozen=True)
 class Uniformization(TimeFrozen):
-    """The paper's Algorithm 1: Poisson(lambda_k h_k) candidate jumps an interval, thinned by the state's rates.
+    """The paper's Algorithm 1: candidate jumps at rate lambda, thinned by the state's rates.
 
     Args:
-        envelope: lambda_k. `analytic`: d [(S-1)/S + 1/(e^t - 1)], for exact, clipped and cavity scores. `max`: the
-            largest estimated exit rate over all states. `adaptive`: doubled, and the interval done again, whenever it
-            is exceeded (the redos are counted in `notes` and logged).
+        envelope: lambda. `analytic`: `UniformCTMC.exit_rate_bound` of the score's kind: d [(S-1)/S + 1/(e^t - 1)] for
+            exact scores and for cavity and posterior estimates, d (S-1) [1/S + 1/(e^t - 1)] for clipped ones; a score
+            that nothing bounds is tried with the first. `max`: the largest estimated exit rate over all states.
+            `adaptive`: each sample its own, raised where it arrives in a state that is left faster (counted in
+            `notes`); for any score.
+
+    Why `adaptive` is exact: the score is frozen, so the exit rate of a state is known on arrival. lambda is therefore
+    fixed by the past before the next candidate is drawn, and it is never below the rate R(x) of the present state.
+    Candidates come at rate lambda and are accepted with probability R(x)/lambda <= 1, so that given the past jumps to
+    y come at rate lambda (r(x,y)/lambda) = r(x,y): the path is that of the CTMC. The wait for the next candidate is
+    drawn anew after a change of lambda, which its memorylessness allows. Nothing is ever drawn and thrown away.
 
     Raises:
-        EnvelopeError: if an estimated exit rate exceeds lambda_k (never cut off).
+        EnvelopeError: if an estimated exit rate exceeds the analytic lambda (never cut off).
     """
 
     envelope: Envelope = "analytic"
@@ -193,59 +201,88 @@ class Uniformization(TimeFrozen):
     def sample(
         self, n: int, score: Score, generator: torch.Generator | None = None, init: Init | Tensor = "uniform"
     ) -> Samples:
-        """See `Sampler.sample`; `notes` counts the candidates and the intervals that were done again."""
+        """See `Sampler.sample`; `notes` counts candidates, and envelopes that were raised, per sample.
+
+        Raises:
+            InputError: for another envelope.
+            EnvelopeError: if an estimated exit rate exceeds the analytic lambda.
+        """
         if self.envelope not in ("analytic", "max", "adaptive"):
             raise InputError(f"envelope {self.envelope!r} must be analytic, max or adaptive")
         x = first_tokens(n, score, self.schedule.T, generator, init)
         rates = Rates(score, n, True if self.envelope == "max" else self.table)
         ctmc = UniformCTMC(score.S, score.d)
-        notes = {"candidates": 0.0, "redone_intervals": 0}
-        jumps = 0
+        candidates = jumps = raised = 0
         for t, h in self.schedule.intervals:
-            rates.freeze(t)
-            largest = ctmc.exit_rate_bound(t)
-            if self.envelope == "max":
-                largest = float(rates.total.max())
-            elif self.envelope == "adaptive":
-                largest = 1.01 * float(rates.at(x)[0].max())
-            while True:
-                try:
-                    after, candidates, moved = _uniformized(x.clone(), rates, largest, h, generator)
-                    break
-                except EnvelopeError:
-                    if self.envelope != "adaptive":
-                        raise
-                    largest *= 2
-                    notes["redone_intervals"] += 1
-                    log.info("interval at t = %.4g done again with envelope %.4g", t, largest)
-            x, jumps = after, jumps + moved
-            notes["candidates"] += candidates / n
+            rates.freeze(t, h)
+            if self.envelope == "adaptive":
+                drawn, moved, more = _uniformized_adaptively(x, rates, h, generator)
+                raised += more
+            else:
+                largest = float(rates.total.max()) if self.envelope == "max" else ctmc.exit_rate_bound(
+                    t, score.kind or "law")  # fmt: skip
+                drawn, moved = _uniformized(x, rates, largest, h, generator)
+            candidates, jumps = candidates + drawn, jumps + moved
+        notes = {"candidates": candidates / n}
+        if self.envelope == "adaptive":
+            notes["raised_envelopes"] = raised / n
         return Samples(x, self.schedule.N + jumps / n, jumps / n, rates.evaluations, notes)
 
 
 def _uniformized(
     x: Tensor, rates: Rates, largest: float, h: float, generator: torch.Generator | None
-) -> tuple[Tensor, int, int]:
+) -> tuple[int, int]:
+    """Advance every sample by h in place: Poisson(lambda h) candidates; returns candidates and jumps."""
     mean = torch.full((len(x),), largest * h, dtype=torch.float64, device=x.device)
     events = torch.poisson(mean, generator=generator).long()
-    candidates, jumps, S = int(events.sum()), 0, rates.score.S
-    total, ends = rates.at(x)
-    total, ends = total.clone(), ends.clone()
+    candidates, jumps = int(events.sum()), 0
+    total, ends = map(torch.clone, rates.at(x))
     while True:
         if float(total.max()) > largest * (1 + 1e-9):
             raise EnvelopeError(
                 f"envelope lambda = {largest:.6g} at t = {rates.t:.4g} is below the exit rate {float(total.max()):.6g}"
-                " of a visited state; clip the score (ctmc_bounds.Clipped), or use envelope=max or adaptive"
+                " of a visited state; clip the score (ctmc_bounds.Clipped, --clip), or use envelope=max or adaptive"
             )
         active = (events > 0).nonzero().squeeze(1)
         if not len(active):
-            return x, candidates, jumps
+            return candidates, jumps
         events[active] -= 1
-        u = torch.rand(len(active), 1, dtype=torch.float64, generator=generator, device=x.device) * largest
-        moves = u.squeeze(1) < ends[active, -1]
-        active, u = active[moves], u[moves]
-        move = (ends[active] <= u).sum(1).clamp(max=ends.shape[1] - 1)
-        x[active, move // S] = move % S
-        jumps += len(active)
-        if len(active):
-            total[active], ends[active] = rates.at(x[active])
+        moved = _accepted(x, active, ends, torch.full_like(total[active], largest), generator)
+        jumps += len(moved)
+        if len(moved):
+            total[moved], ends[moved] = rates.at(x[moved])
+
+
+def _uniformized_adaptively(
+    x: Tensor, rates: Rates, h: float, generator: torch.Generator | None
+) -> tuple[int, int, int]:
+    """The same with an envelope of each sample; returns candidates, jumps and how often one was raised."""
+    active, candidates, jumps, raised = torch.arange(len(x), device=x.device), 0, 0, 0
+    left = torch.full((len(x),), h, dtype=torch.float64, device=x.device)
+    largest, ends = map(torch.clone, rates.at(x))
+    while True:
+        wait = torch.empty(len(active), dtype=torch.float64, device=x.device).exponential_(generator=generator)
+        left[active] -= wait / largest[active]
+        active = active[left[active] > 0]
+        if not len(active):
+            return candidates, jumps, raised
+        candidates += len(active)
+        moved = _accepted(x, active, ends, largest[active], generator)
+        jumps += len(moved)
+        if len(moved):
+            total, ends[moved] = rates.at(x[moved])
+            over = moved[total > largest[moved]]
+            # doubled, so that it is raised a few times only
+            largest[moved] = torch.where(total > largest[moved], 2 * total, largest[moved])
+            raised += len(over)
+
+
+def _accepted(x: Tensor, active: Tensor, ends: Tensor, largest: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One candidate of each active sample, thinned by its cumulative rates, in place; returns who moved."""
+    u = torch.rand(len(active), 1, dtype=torch.float64, generator=generator, device=x.device) * largest.unsqueeze(1)
+    moves = u.squeeze(1) < ends[active, -1]
+    moved, u = active[moves], u[moves]
+    move = (ends[moved] <= u).sum(1).clamp(max=ends.shape[1] - 1)
+    S = ends.shape[1] // x.shape[1]
+    x[moved, move // S] = move % S
+    return moved

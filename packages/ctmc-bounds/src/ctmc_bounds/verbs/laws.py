@@ -1,5 +1,6 @@
 """law, bound and compare."""
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,28 +10,29 @@ from shared_core.errors import InputError
 
 from ctmc_bounds import figures
 from ctmc_bounds.certified import certified_bound, constant_bias_score_term, early_stopping_tv, tv_to_data
+from ctmc_bounds.checks import MOST_INTERVALS
 from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import keeps_symmetry
 from ctmc_bounds.girsanov import girsanov_terms, telescoped_bound
 from ctmc_bounds.laws import Law
 from ctmc_bounds.marginals import Marginals, choose_space
-from ctmc_bounds.output import Destination, emit
+from ctmc_bounds.output import emit, run_folder
 from ctmc_bounds.remembered_bounds import STATUS, paper_bound
 from ctmc_bounds.samplers import SAMPLERS, TimeFrozen
-from ctmc_bounds.verbs.problem import Problem, check_samplers
+from ctmc_bounds.verbs.problem import Problem, calls_notes, check_samplers
 
 SHOWN_STATES = 64
 
 
 def law_row(problem: Problem, data: DataLaw, name: str | None = None) -> tuple[dict[str, Any], Law]:
     """One sampler's exact law as a row."""
-    schedule = problem.schedule(data)
+    schedule = problem.schedule(data, name)
     sampler = problem.sampler_on(schedule, name)
     begun = time.perf_counter()
     law = sampler.law(data, problem.estimator(data), problem.init, problem.representation)  # type: ignore[arg-type]
     row = {
         "sampler": sampler.name,
-        "N": schedule.N,
+        "N": 0 if sampler.name == "thinning" else schedule.N,
         "calls": sampler.expected_calls(data.ctmc),
         "KL": law.kl,
         "TV": law.tv,
@@ -46,13 +48,14 @@ def law_row(problem: Problem, data: DataLaw, name: str | None = None) -> tuple[d
 
 def law(problem: Problem, out: str | None, as_json: bool) -> None:
     """The exact law of one sampler."""
-    folder = Destination("law", problem.settings(), out)
-    data = problem.data_law()
-    row, found = law_row(problem, data)
-    notes = [f"{row['sampler']}: {SAMPLERS[row['sampler']].origin}."]
-    if row["TV"] is None:
-        notes.append(f"TV of a product law of {data.S}^{data.d} states is not enumerated; TV <= sqrt(KL/2).")
-    emit("law", {"data": problem.data, "rows": [row], "notes": notes}, {"law": _law_picture(found)}, folder, as_json)
+    with run_folder("law", problem.settings(), out) as folder:
+        data = problem.data_law()
+        row, found = law_row(problem, data)
+        notes = [f"{row['sampler']}: {SAMPLERS[row['sampler']].origin}.", *calls_notes(problem, [row["sampler"]])]
+        if row["TV"] is None:
+            notes.append(f"TV of a product law of {data.S}^{data.d} states is not enumerated; TV <= sqrt(KL/2).")
+        result = {"data": problem.data, "rows": [row], "notes": notes}
+        emit("law", result, {"law": _law_picture(found)}, folder, as_json)
 
 
 def _law_picture(found: Law) -> Any:
@@ -71,7 +74,18 @@ def bound(problem: Problem, C1: float | None, constant: float, out: str | None, 
             f"--sampler {problem.sampler}: the bounds are for time-frozen samplers (paper, uniformization, midpoint);"
             " compare measures the others"
         )
-    folder = Destination("bound", problem.settings() | {"C1": C1, "constant": constant}, out)
+    if C1 is not None and not 1 <= C1 < math.inf:
+        raise InputError(f"--C1 {C1}: the largest score is at least 1 (a move or its way back has a ratio >= 1)")
+    if not 0 < constant < math.inf:
+        raise InputError(f"--constant {constant}: a universal constant is finite and above 0")
+    with run_folder("bound", problem.settings() | {"C1": C1, "constant": constant}, out) as folder:
+        result = _bounds(problem, C1, constant)
+        shown = {row["quantity"].strip(): {"": row["value"]} for row in result["rows"] if row["value"] > 0}
+        picture = figures.bars_figure(shown, "KL and its bounds", problem.data)
+        emit("bound", result, {"bound": picture}, folder, as_json)
+
+
+def _bounds(problem: Problem, C1: float | None, constant: float) -> dict[str, Any]:
     data = problem.data_law()
     estimator, schedule = problem.estimator(data), problem.schedule(data)
     sampler = problem.sampler_on(schedule)
@@ -117,37 +131,52 @@ def bound(problem: Problem, C1: float | None, constant: float, out: str | None, 
         "tv_early_stopping_bound": early["stay"],
         "tv_to_data_bound": tv_to_data(data.ctmc, schedule.delta, terms.total),
     }
-    shown = {row["quantity"].strip(): {"": row["value"]} for row in rows if row["value"] > 0}
-    picture = figures.bars_figure(shown, "KL and its bounds", problem.data)
     note = f"universal constant of the paper's form taken as {constant:g}; never a certificate"
-    emit("bound", {"data": problem.data, **extra, "rows": rows, "notes": [note]}, {"bound": picture}, folder, as_json)
+    return {"data": problem.data, **extra, "rows": rows, "notes": [note]}
 
 
 def compare(problem: Problem, samplers: list[str], calls: list[float], out: str | None, as_json: bool) -> None:
     """Exact KL of several samplers at equal network calls."""
     check_samplers(samplers)
-    if any(not budget >= 1 for budget in calls):
-        raise InputError(f"--calls {min(calls):g}: a budget is at least 1 call per sample")
-    folder = Destination("compare", problem.settings() | {"samplers": samplers, "calls": calls}, out)
-    data = problem.data_law()
-    rows, notes, curves = [], [], {}
+    if not calls or not all(1 <= budget <= MOST_INTERVALS for budget in calls):
+        raise InputError(f"--calls {calls}: a budget is 1 to {MOST_INTERVALS} calls per sample")
+    with run_folder("compare", problem.settings() | {"samplers": samplers, "calls": calls}, out) as folder:
+        data = problem.data_law()
+        rows, notes = _compared(problem, data, samplers, calls)
+        curves = {name: [row for row in rows if row["sampler"] == name] for name in samplers}
+        picture = figures.calls_figure(
+            {name: ([row["calls"] for row in found], [row["KL"] for row in found]) for name, found in curves.items()},
+            problem.data,
+        )
+        result = {"data": problem.data, "rows": rows, "notes": [*notes, *calls_notes(problem, samplers)]}
+        emit("compare", result, {"kl-against-calls": picture}, folder, as_json)
+
+
+def _compared(
+    problem: Problem, data: DataLaw, samplers: list[str], calls: list[float]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows, and what was left out.
+
+    Raises:
+        InputError: if nothing is left.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     for name in samplers:
-        found = []
         for budget in calls if name != "thinning" else [0.0]:
             N = steps_for(name, budget, data, problem.T, problem.delta)
             if N < 1:
-                notes.append(f"{name}: {budget:g} calls are fewer than its jumps; left out")
+                needed = "two calls a step" if name.startswith("theta") else "its jumps alone"
+                notes.append(f"{name}: {budget:g} calls are fewer than {needed}; left out")
                 continue
             try:
-                row, _ = law_row(replace(problem, N=N, c=None), data, name)
+                rows.append(law_row(replace(problem, N=N), data, name)[0])
             except InputError as reason:
                 notes.append(f"{name}, N = {N}: {reason}")
-                continue
-            found.append(row)
-        rows += found
-        curves[name] = ([row["calls"] for row in found], [row["KL"] for row in found])
-    emit("compare", {"data": problem.data, "rows": rows, "notes": list(dict.fromkeys(notes))},
-         {"kl-against-calls": figures.calls_figure(curves, problem.data)}, folder, as_json)  # fmt: skip
+    notes = list(dict.fromkeys(notes))
+    if not rows:
+        raise InputError(f"nothing to compare: {notes[0]}")
+    return rows, notes
 
 
 def steps_for(name: str, budget: float, data: DataLaw, T: float, delta: float) -> int:

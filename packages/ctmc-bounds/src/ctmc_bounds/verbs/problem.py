@@ -1,5 +1,7 @@
 """What several verbs are about: a data law, an estimator of its score, a sampler on a schedule."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,8 +13,9 @@ from ctmc_bounds.data_laws import DataLaw
 from ctmc_bounds.estimators import Clipped, ConstantBias, LogNormalNoise, ScoreEstimator
 from ctmc_bounds.planner import make_schedule
 from ctmc_bounds.samplers import SAMPLERS, Sampler, make_sampler
-from ctmc_bounds.schedules import Schedule, exp_const
+from ctmc_bounds.schedules import Schedule, constant, exp_const
 from ctmc_bounds.spec import read_data
+from ctmc_bounds.verbs.combinations import refuse_idle
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,24 @@ class Problem:
     seed: int = 0
     device: str = "cpu"
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Problem":
+        """From a verb's options as typed; what is not about the problem is left out.
+
+        Raises:
+            InputError: for an option without effect, or an estimate's error that is not finite.
+        """
+        refuse_idle(options)
+        chosen = {item.name: options[item.name] for item in fields(cls) if item.name in options}
+        problem = cls(**{**chosen, "c": options.get("c") or None})
+        if not (math.isfinite(problem.score_noise) and problem.score_noise >= 0):
+            raise InputError(f"--score-noise {problem.score_noise}: a standard deviation is finite and >= 0")
+        if not math.isfinite(problem.score_bias):
+            raise InputError(f"--score-bias {problem.score_bias}: the bias of log-scores must be finite")
+        if problem.c is not None and problem.grid != "exp_const":
+            raise InputError(f"--c {problem.c} belongs to --grid exp_const, not {problem.grid}")
+        return problem
+
     def settings(self) -> dict[str, Any]:
         """What determines the result, for the run folder."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
@@ -57,8 +78,6 @@ class Problem:
             raise InputError(
                 f"--network {self.network} is for S = {base.S}, d = {base.d}; the data have S = {data.S}, d = {data.d}"
             )
-        if self.score_noise < 0:
-            raise InputError(f"--score-noise {self.score_noise}: a standard deviation is >= 0")
         if self.score_noise:
             base = LogNormalNoise(base, self.score_noise, self.seed)
         if self.score_bias:
@@ -67,11 +86,11 @@ class Problem:
             base = Clipped(base)
         return None if base is data else base
 
-    def schedule(self, data: DataLaw | None) -> Schedule:
-        """The grid."""
+    def schedule(self, data: DataLaw | None, name: str | None = None) -> Schedule:
+        """The grid of a sampler (by default `sampler`); thinning has none, only its ends."""
+        if (name or self.sampler) == "thinning":
+            return constant(self.T, self.delta, 1)
         if self.c is not None:
-            if self.grid != "exp_const":
-                raise InputError(f"--c {self.c} belongs to --grid exp_const, not {self.grid}")
             return exp_const(self.T, self.delta, c=self.c)
         return make_schedule(self.grid, self.T, self.delta, self.N, data)  # type: ignore[arg-type]
 
@@ -86,6 +105,14 @@ class Problem:
         elif chosen == "uniformization":
             options["envelope"] = self.envelope
         return make_sampler(chosen, schedule, **options)
+
+
+def calls_notes(problem: Problem, samplers: Sequence[str]) -> list[str]:
+    """What must be said of the column `calls` where the score is an estimate."""
+    estimated = problem.score_noise or problem.score_bias or problem.network
+    if not estimated or not set(samplers) & {"paper", "midpoint", "uniformization"}:
+        return []
+    return ["calls of time-frozen samplers: expected with the exact score; a wrong score jumps more or less often"]
 
 
 def check_samplers(names: list[str]) -> None:

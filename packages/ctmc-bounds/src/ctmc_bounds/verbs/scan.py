@@ -14,12 +14,13 @@ from ctmc_bounds.certified import certified_bound
 from ctmc_bounds.estimators import keeps_symmetry
 from ctmc_bounds.girsanov import girsanov_terms
 from ctmc_bounds.marginals import Marginals, choose_space
-from ctmc_bounds.output import Destination, emit
+from ctmc_bounds.output import emit, run_folder
 from ctmc_bounds.planner import plan_steps
 from ctmc_bounds.remembered_bounds import fit_constant, paper_bound
 from ctmc_bounds.samplers import TimeFrozen
+from ctmc_bounds.samplers.base import check_support
 from ctmc_bounds.verbs.laws import law_row
-from ctmc_bounds.verbs.problem import Problem, check_samplers
+from ctmc_bounds.verbs.problem import Problem, calls_notes, check_samplers
 
 LEFT_OUT = ("chi2", "mass_defect", "representation", "states", "products")  # what `law` says of each row
 OVER = ("d", "S", "N", "T", "delta", "eps", "sigma", "h")
@@ -31,28 +32,47 @@ def scan(
 ) -> None:  # fmt: skip
     """Rows for every value and sampler."""
     check_samplers(samplers)
+    _check_values(over, values, h)
+    for value in values:
+        for name in samplers:
+            _check_cell(problem, over, value, name, h)
+    settings = problem.settings() | {"h": h, "over": over, "values": values, "samplers": samplers, "bounds": bounds}
+    cells = [(value, name) for value in values for name in samplers]
+    with run_folder("scan", settings, out) as folder:
+        rows = [
+            _kept(folder, problem, over, value, name, bounds, h) for value, name in progress(cells, f"scan over {over}")
+        ]
+        emit("scan", *_summary(problem, over, samplers, rows), folder, as_json)
+
+
+def _check_values(over: str, values: list[float], h: float | None) -> None:
     if over not in OVER:
         raise InputError(f"--over {over!r} is none of {', '.join(OVER)}")
     if not values:
         raise InputError("--values is empty; give numbers separated by commas")
+    if not all(math.isfinite(value) for value in values):
+        raise InputError(f"--values for --over {over} must be finite, got {values}")
     if over in ("d", "S", "N") and any(value != int(value) for value in values):
         raise InputError(f"--values for --over {over} must be whole numbers, got {values}")
-    if h is not None and (over not in ("T", "d", "S", "delta", "sigma") or not h > 0):
+    if over in ("h", "eps") and min(values) <= 0:
+        raise InputError(f"--values for --over {over} must be above 0, got {values}")
+    if h is not None and (over not in ("T", "d", "S", "delta", "sigma") or not 0 < h < math.inf):
         raise InputError(f"--h {h:g} with --over {over}: a fixed step above 0 goes with T, d, S, delta or sigma")
-    settings = problem.settings() | {"h": h, "over": over, "values": values, "samplers": samplers, "bounds": bounds}
 
-    def run(folder: RunFolder | None) -> list[dict[str, Any]]:
-        cells = [(value, name) for value in values for name in samplers]
-        return [
-            _kept(folder, problem, over, value, name, bounds, h) for value, name in progress(cells, f"scan over {over}")
-        ]
 
-    destination = Destination("scan", settings, out)
-    if out is None:
-        emit("scan", *_summary(problem, over, samplers, run(None)), destination, as_json)
+def _check_cell(problem: Problem, over: str, value: float, name: str, h: float | None) -> None:
+    """Refuse what one cell would be refused for, before the first is computed; laws too large to compute show later."""
+    if over == "eps":
+        problem.data_law()
         return
-    with destination.open() as folder:
-        emit("scan", *_summary(problem, over, samplers, run(folder)), folder, as_json)
+    changed, keys = _varied(problem, over, value, h)
+    data = changed.data_law(**keys)
+    # the optimal grid is found by work; what refuses it refuses equal steps too
+    cheap = replace(changed, grid="constant") if changed.grid == "optimal" else changed
+    schedule = cheap.schedule(data, name)
+    changed.sampler_on(schedule, name)
+    check_support(data, schedule.delta)
+    choose_space(data, changed.representation, keeps_symmetry(changed.estimator(data), data))
 
 
 def _summary(
@@ -70,6 +90,7 @@ def _summary(
             curves[dashed[-1]] = ([row[over] for row in chosen], [row[column] for row in chosen])
     result: dict[str, Any] = {"data": problem.data, "exponents": exponents}
     notes = ["local exponent: slope of log value between neighbouring points"]
+    notes += calls_notes(problem if over != "sigma" else replace(problem, score_noise=1.0), samplers)
     needed = [row["constant_needed"] for row in rows if row.get("paper_form")]
     if needed:
         result["smallest_constant_of_thm1_form"] = max(needed)
@@ -106,6 +127,8 @@ def _varied(problem: Problem, over: str, value: float, h: float | None) -> tuple
         keys = {over: int(value)}
     elif over == "sigma":
         problem = replace(problem, score_noise=value)
+        if value < 0:
+            raise InputError(f"--values for --over sigma: a standard deviation is >= 0, got {value:g}")
     elif over == "h":
         h = value
     else:
@@ -120,7 +143,7 @@ def _row(changed: Problem, keys: dict[str, Any], over: str, value: float, name: 
     data = changed.data_law(**keys)
     row, _ = law_row(changed, data, name)
     row = {over: value, **{key: item for key, item in row.items() if key not in LEFT_OUT}}
-    sampler = changed.sampler_on(changed.schedule(data), name)
+    sampler = changed.sampler_on(changed.schedule(data, name), name)
     if not bounds or not isinstance(sampler, TimeFrozen):
         return row
     estimator = changed.estimator(data)

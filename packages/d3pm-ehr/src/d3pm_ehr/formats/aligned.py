@@ -1,5 +1,7 @@
 """Synthetic records read back into the vocabulary of the real ones, whatever format they were written in."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,7 @@ from shared_core.errors import InputError
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.formats.assemble import Rules
-from d3pm_ehr.formats.readers import align, read_wide
+from d3pm_ehr.formats.plain import read_wide
 from d3pm_ehr.formats.storage import load_cohort
 from d3pm_ehr.formats.table import Numbering, header, read_table
 from d3pm_ehr.formats.writers import meds_code
@@ -44,34 +46,63 @@ def read_aligned(path: str | Path, vocabulary: Vocabulary, unknown: Literal["err
         return _from_pairs(shards, ("subject_id", "code"), vocabulary, unknown)
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    names = {name.lower() for name in header(path)}
+    columns = header(path)
+    names = {name.lower() for name in columns}
     for record, code in PAIRS:
         if {record.lower(), code.lower()} <= names:
             return _from_pairs([path], (record, code), vocabulary, unknown)
-    record_column = "patient" if "patient" in names else None
+    record_column = next((name for name in columns if name.lower() == "patient"), None)
     rules = Rules("none", min_records=0, empty="keep")
     cohort, _ = read_wide(path, rules, record_column, [column.name for column in vocabulary.columns])
     return align(cohort, vocabulary, unknown)
 
 
+def align(cohort: Cohort, vocabulary: Vocabulary, unknown: Literal["error", "drop"] = "error") -> Cohort:
+    """The cohort in the order of another vocabulary; codes it lacks are absent.
+
+    Args:
+        cohort: records.
+        vocabulary: wanted.
+        unknown: what to do with codes it does not know.
+
+    Raises:
+        InputError: for unknown codes, columns or levels.
+    """
+    place = {code: i for i, code in enumerate(vocabulary.codes)}
+    unseen = [code for code in cohort.vocabulary.codes if code not in place]
+    if unseen and unknown == "error":
+        raise InputError(f"{len(unseen)} codes are not in the vocabulary: {', '.join(unseen[:5])} (--align drops them)")
+    kept = [i for i, code in enumerate(cohort.vocabulary.codes) if code in place]
+    coo = cohort.codes[:, kept].tocoo()
+    target = np.array([place[cohort.vocabulary.codes[i]] for i in kept], np.int64)
+    codes = sparse.csr_matrix((coo.data, (coo.row, target[coo.col])), shape=(len(cohort), len(vocabulary.codes)))
+    own = {column.name: i for i, column in enumerate(cohort.vocabulary.columns)}
+    columns = np.zeros((len(cohort), len(vocabulary.columns)), np.uint8)
+    for index, column in enumerate(vocabulary.columns):
+        if column.name not in own:
+            raise InputError(f"the records have no column {column.name!r}")
+        levels = cohort.vocabulary.columns[own[column.name]].levels
+        strange = [level for level in levels if level not in column.levels]
+        if strange:
+            raise InputError(f"column {column.name!r} has no level {strange[0]!r} in the vocabulary")
+        columns[:, index] = np.array([column.levels.index(level) for level in levels])[
+            cohort.columns[:, own[column.name]]
+        ]
+    return Cohort(vocabulary, codes, columns, cohort.split, cohort.info)
+
+
 def _lookup(vocabulary: Vocabulary) -> dict[str, tuple[int, int]]:
     """Every name a code or a level may have: to (code, 1), or (column after the codes, level)."""
-    names: dict[str, tuple[int, int]] = {}
+    short = [re.split(":|//", code)[-1] for code in vocabulary.codes]
+    count = Counter(short)
+    names = {text: (index, 1) for index, text in enumerate(short) if count[text] == 1}
     for index, code in enumerate(vocabulary.codes):
         names |= dict.fromkeys((code, meds_code(code)), (index, 1))
-    for code in vocabulary.codes:
-        short = code.rpartition(":")[2]
-        if short not in names:
-            names[short] = (vocabulary.codes.index(code), 1) if _unique(short, vocabulary) else (-1, 0)
     for index, column in enumerate(vocabulary.columns):
         for level, text in enumerate(column.levels):
             place = (len(vocabulary.codes) + index, level)
             names |= {f"{column.name}={text}": place, f"{column.name}//{text}": place}
     return names
-
-
-def _unique(short: str, vocabulary: Vocabulary) -> bool:
-    return sum(code.rpartition(":")[2] == short for code in vocabulary.codes) == 1
 
 
 def _from_pairs(

@@ -94,12 +94,11 @@ class Pairs:
         """Add to a count of the report."""
         self.counts[what] = self.counts.get(what, 0) + number
 
-    def cohort(self, split: dict[str, str] | None = None, vocabulary: Vocabulary | None = None) -> tuple[Cohort, Any]:
+    def cohort(self, split: dict[str, str] | None = None) -> tuple[Cohort, Any]:
         """The cohort and the patient of each of its records (None where a record is a patient).
 
         Args:
             split: split of each source identifier, where the source has one.
-            vocabulary: of a model; codes it does not know are an error.
 
         Raises:
             InputError: for an empty source, an empty record, or no code that is frequent enough.
@@ -113,7 +112,7 @@ class Pairs:
         matrix.data[:] = 1  # a code that appears twice in a record is present once
         full = np.diff(matrix.indptr) > 0
         self._refuse_empty(full)
-        chosen, matrix = self._vocabulary(matrix) if vocabulary is None else self._align(matrix, vocabulary)
+        chosen, matrix = self._vocabulary(matrix)
         kept = np.arange(shape[0])
         now = np.diff(matrix.indptr) > 0
         self.count("records", shape[0])
@@ -153,19 +152,6 @@ class Pairs:
         cut = sparse.csr_matrix(matrix[:, kept])
         cut.sort_indices()
         return vocabulary, cut
-
-    def _align(self, matrix: sparse.csr_matrix, vocabulary: Vocabulary) -> tuple[Vocabulary, sparse.csr_matrix]:
-        place = {code: i for i, code in enumerate(vocabulary.codes)}
-        names = self.codes.names
-        unseen = [name for name in names if name not in place]
-        if unseen:
-            raise InputError(f"{self.path}: {len(unseen)} codes are not in the vocabulary: {', '.join(unseen[:5])}")
-        known = [place[name] for name in names]
-        coo = matrix.tocoo()
-        aligned = sparse.csr_matrix(
-            (coo.data, (coo.row, np.array(known, np.int64)[coo.col])), shape=(matrix.shape[0], len(vocabulary.codes))
-        )
-        return vocabulary, aligned
 
     def _split(self, split: dict[str, str] | None, kept: NDArray[np.int64]) -> NDArray[np.int8] | None:
         if split is None:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from shared_core.errors import InputError
 
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.formats.assemble import Pairs, Rules
 from d3pm_ehr.formats.icd import check_truncation, clean_icd, truncate_icd
 from d3pm_ehr.formats.table import header, read_table
-from d3pm_ehr.vocabulary import Vocabulary
 
 RecordUnit = Literal["patient", "visit"]
 Read = tuple[Cohort, Any]
@@ -34,7 +32,7 @@ def read_mimic3(path: str | Path, rules: Rules = _RULES, record: RecordUnit = "p
     pairs = Pairs(Path(path), "ICD9_CODE", rules)
     for piece in read_table(Path(path), ["SUBJECT_ID", "HADM_ID", "ICD9_CODE"], text=["ICD9_CODE"]):
         records = _records(pairs, piece.columns["SUBJECT_ID"], piece.columns["HADM_ID"], record, piece.first)
-        pairs.add(piece.first, records, piece.columns["ICD9_CODE"], _icd_key(9, rules.truncate))
+        pairs.add(piece.first, records, piece.columns["ICD9_CODE"], icd_key(9, rules.truncate))
     return pairs.cohort()
 
 
@@ -147,159 +145,21 @@ def read_meds(path: str | Path, rules: Rules = _RULES, prefixes: Sequence[str] =
     return pairs.cohort(split)
 
 
-def read_long(
-    path: str | Path,
-    rules: Rules = _RULES,
-    record_column: str = "patient",
-    code_column: str = "code",
-    vocabulary: Vocabulary | None = None,
-) -> Read:
-    """A table with one (record, code) a row, csv or parquet; a blank code marks a record without codes.
-
-    Args:
-        path: the file.
-        rules: a number as `truncate` cuts codes to so many characters; `icd3` is for the other formats.
-        record_column: name of the record's identifier.
-        code_column: name of the code.
-        vocabulary: to align with; unknown codes are an error then.
-
-    Raises:
-        InputError: for a missing column, codes stored as numbers, empty records, a cut file.
-    """
-    path = Path(path)
-    pairs = Pairs(path, code_column, rules)
-    cut = int(rules.truncate) if rules.truncate.isdigit() else None
-    for piece in read_table(path, [record_column, code_column], text=[code_column]):
-        records = piece.columns[record_column]
-        if "" in records:
-            row = piece.first + records.index("")
-            raise InputError(f"{path}, row {row}, column {record_column}: the record's identifier is blank")
-        pairs.add(piece.first, records, piece.columns[code_column], lambda code: code.strip()[:cut])
-    return pairs.cohort(vocabulary=vocabulary)
-
-
-def read_wide(
-    path: str | Path,
-    rules: Rules = _RULES,
-    record_column: str | None = None,
-    categorical: Sequence[str] = (),
-    vocabulary: Vocabulary | None = None,
-) -> Read:
-    """A table with a 0/1 column for each code and any categorical columns, csv or parquet.
-
-    Args:
-        path: the file.
-        rules: cuts.
-        record_column: an identifier to leave out.
-        categorical: names of the categorical columns (`""` is a level of its own).
-        vocabulary: to align with; unknown codes are an error then.
-
-    Raises:
-        InputError: for a value that is not 0 or 1, more than 254 levels, empty records, a cut file.
-    """
-    path = Path(path)
-    names = header(path)
-    missing = [name for name in (*categorical, *([record_column] if record_column else [])) if name not in names]
-    if missing:
-        raise InputError(f"{path}, row 1: there is no column {missing[0]!r}; columns: {', '.join(names[:12])}")
-    codes = [name for name in names if name != record_column and name not in categorical]
-    blocks: list[np.ndarray] = []
-    columns: list[list[str]] = [[] for _ in categorical]
-    first: int | None = None
-    for piece in read_table(path, [*codes, *categorical]):
-        first = piece.first if first is None else first
-        blocks.append(_ones(path, piece.first, codes, piece.columns))
-        for values, name in zip(columns, categorical, strict=True):
-            values += piece.columns[name]
-    cohort = Cohort.from_arrays(np.concatenate(blocks), codes, dict(zip(categorical, columns, strict=True)))
-    return _finish_wide(cohort, rules, vocabulary, path, first or 2), None
-
-
-def _ones(path: Path, first: int, codes: Sequence[str], columns: dict[str, list[str]]) -> np.ndarray:
-    values = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1}
-    block = np.zeros((len(next(iter(columns.values()))), len(codes)), np.uint8)
-    for index, name in enumerate(codes):
-        own = [values.get(value, 2) for value in columns[name]]
-        if 2 in own:
-            row = own.index(2)
-            raise InputError(f"{path}, row {first + row}, column {name}: expected 0 or 1, got {columns[name][row]!r}")
-        block[:, index] = own
-    return block
-
-
-def _finish_wide(cohort: Cohort, rules: Rules, vocabulary: Vocabulary | None, path: Path, first: int) -> Cohort:
-    empty = np.flatnonzero(cohort.lengths() == 0)
-    if len(empty) and rules.empty == "error" and cohort.vocabulary.codes:
-        where = f"{path}, row {first + int(empty[0])}, columns {cohort.vocabulary.codes[0]} .."
-        raise InputError(
-            f"{where}: this record has no code, and {len(empty) - 1} more have none; "
-            "--empty keep or --empty drop says what to do"
-        )
-    if vocabulary is None:
-        frequency = np.bincount(cohort.codes.indices, minlength=cohort.codes.shape[1])
-        order = np.argsort(-frequency, kind="stable")[: rules.max_codes]
-        kept = np.sort(order[frequency[order] >= rules.min_records])
-        chosen = Vocabulary(
-            tuple(cohort.vocabulary.codes[i] for i in kept), cohort.vocabulary.columns, "none",
-            tuple(int(frequency[i]) for i in kept), rules.min_records,
-        )  # fmt: skip
-        cohort = Cohort(chosen, cohort.codes[:, kept], cohort.columns)
-    else:
-        cohort = align(cohort, vocabulary)
-    counts = {"source": path.name, "records": len(cohort), "records without a code in the source": len(empty)}
-    cohort = Cohort(cohort.vocabulary, cohort.codes, cohort.columns, None, counts)
-    return cohort.without_empty() if rules.empty == "drop" else cohort
-
-
-def align(cohort: Cohort, vocabulary: Vocabulary, unknown: Literal["error", "drop"] = "error") -> Cohort:
-    """The cohort in the order of another vocabulary; codes it lacks are absent.
-
-    Args:
-        cohort: records.
-        vocabulary: wanted.
-        unknown: what to do with codes it does not know.
-
-    Raises:
-        InputError: for unknown codes, columns or levels.
-    """
-    place = {code: i for i, code in enumerate(vocabulary.codes)}
-    unseen = [code for code in cohort.vocabulary.codes if code not in place]
-    if unseen and unknown == "error":
-        raise InputError(f"{len(unseen)} codes are not in the vocabulary: {', '.join(unseen[:5])} (--align drops them)")
-    kept = [i for i, code in enumerate(cohort.vocabulary.codes) if code in place]
-    coo = cohort.codes[:, kept].tocoo()
-    target = np.array([place[cohort.vocabulary.codes[i]] for i in kept], np.int64)
-    from scipy import sparse
-
-    codes = sparse.csr_matrix((coo.data, (coo.row, target[coo.col])), shape=(len(cohort), len(vocabulary.codes)))
-    own = {column.name: i for i, column in enumerate(cohort.vocabulary.columns)}
-    columns = np.zeros((len(cohort), len(vocabulary.columns)), np.uint8)
-    for index, column in enumerate(vocabulary.columns):
-        if column.name not in own:
-            raise InputError(f"the records have no column {column.name!r}")
-        levels = cohort.vocabulary.columns[own[column.name]].levels
-        strange = [level for level in levels if level not in column.levels]
-        if strange:
-            raise InputError(f"column {column.name!r} has no level {strange[0]!r} in the vocabulary")
-        columns[:, index] = np.array([column.levels.index(level) for level in levels])[
-            cohort.columns[:, own[column.name]]
-        ]
-    return Cohort(vocabulary, codes, columns, cohort.split, cohort.info)
-
-
 def _records(pairs: Pairs, patients: list[str], visits: list[str], record: RecordUnit, first: int) -> list[str]:
     if record == "patient":
         return patients
     for i, (patient, visit) in enumerate(zip(patients, visits, strict=True)):
         if not visit:
-            raise InputError(f"{pairs.path}, row {first + i}: the visit's identifier is blank")
+            raise InputError(f"{pairs.path}, row {first + i}: the visit's identifier is blank, so this is no visit; "
+                             "--record patient takes it")  # fmt: skip
         (number,) = pairs.records([f"{patient}/{visit}"])
         pairs.first_row.setdefault(int(number), first + i)
         pairs.groups[int(number)] = int(pairs.patients([patient])[0])
     return [f"{patient}/{visit}" for patient, visit in zip(patients, visits, strict=True)]
 
 
-def _icd_key(version: int, truncation: str) -> Callable[[str], str]:
+def icd_key(version: int, truncation: str) -> Callable[[str], str]:
+    """Source codes of one version to vocabulary keys."""
     system = {9: "ICD9CM", 10: "ICD10CM"}[version]
 
     def key(code: str) -> str:
@@ -310,7 +170,7 @@ def _icd_key(version: int, truncation: str) -> Callable[[str], str]:
 
 
 def _tagged_key(icd: str | None, truncation: str) -> Callable[[str], str]:
-    nine, ten = _icd_key(9, truncation), _icd_key(10, truncation)
+    nine, ten = icd_key(9, truncation), icd_key(10, truncation)
 
     def key(tagged: str) -> str:
         version, _, code = tagged.partition(":")
@@ -343,8 +203,10 @@ def detect(path: Path) -> str:
     Raises:
         InputError: where it cannot be told.
     """
+    if path.is_dir() and not (path / "data").is_dir():
+        raise InputError(f"{path} is a folder without data/*.parquet, so no MEDS data set; name the table in it")
     if path.is_dir():
-        return "meds" if (path / "data").is_dir() else "cohort"
+        return "meds"
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.name.upper().startswith("NHDS"):

@@ -1,9 +1,13 @@
 """Tables read in pieces, every value as text, with the row of what is wrong."""
 
+import bz2
+import gzip
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
@@ -44,13 +48,11 @@ def read_table(path: Path, wanted: Sequence[str], text: Sequence[str] = ()) -> I
         raise InputError(f"{path}: no such file")
     names = header(path)
     found = {name: _match(path, names, name) for name in wanted}
+    parquet = path.suffix == ".parquet"
     try:
-        if path.suffix == ".parquet":
-            yield from _parquet_pieces(path, found, text)
-        else:
-            yield from _csv_pieces(path, found, names)
+        yield from _parquet_pieces(path, found, text) if parquet else _csv_pieces(path, found, names)
     except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise InputError(f"{path}: {_plain(error)}") from error
+        raise InputError(f"{path}: {_plain(error, path)}") from error
 
 
 def header(path: Path) -> list[str]:
@@ -68,7 +70,7 @@ def header(path: Path) -> list[str]:
     except (pa.ArrowInvalid, OSError, EOFError, StopIteration) as error:
         if not path.exists():
             raise InputError(f"{path}: no such file") from error
-        raise InputError(f"{path}: {_plain(error)}") from error
+        raise InputError(f"{path}: {_plain(error, path)}") from error
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if twice:
         raise InputError(f"{path}, row 1: column {twice[0]!r} is there twice")
@@ -135,15 +137,29 @@ def _match(path: Path, names: Sequence[str], wanted: str) -> str:
     return same[0]
 
 
-def _plain(error: BaseException) -> str:
+def _plain(error: BaseException, path: Path) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "Empty CSV" in text:
         return "the file is empty"
     if "Parquet magic bytes" in text or "Parquet file size" in text:
         return "not a whole parquet file: it is cut or of another kind"
     if "Truncated compressed" in text or "end-of-stream" in text:
-        return "the compressed file is cut"
+        return f"the compressed file is cut in row {_whole_rows(path) + 1}"
+    text = re.sub(r"(columns, got \d+):.*", r"\1", text)  # what follows is the row itself
     return text.replace("CSV parse error: Row #", "row ")
+
+
+def _whole_rows(path: Path) -> int:
+    """Line breaks that a cut compressed file still gives."""
+    opened: Callable[[Path], IO[bytes]] = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)  # type: ignore[assignment]
+    rows = 0
+    try:
+        with opened(path) as file:
+            while block := file.read1(2**20):  # type: ignore[attr-defined] # what there is, before the cut is an error
+                rows += block.count(b"\n")
+    except (EOFError, OSError):
+        pass
+    return rows
 
 
 class Numbering:

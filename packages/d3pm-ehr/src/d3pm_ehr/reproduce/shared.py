@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from shared_core.claims import ClaimSet, Context, Measurement
 
-from d3pm_ehr.baselines import Bernoulli, GaussianDiffusion, MedGAN
+from d3pm_ehr.baselines import Bernoulli
 from d3pm_ehr.cohort import Cohort
 from d3pm_ehr.config import Diffusion, GeneratorConfig, Network, Training
 from d3pm_ehr.embedded import embedded_cohort
 from d3pm_ehr.formats.assemble import Rules
 from d3pm_ehr.formats.nhds import read_nhds
+from d3pm_ehr.gan import MedGAN
+from d3pm_ehr.gaussian import GaussianDiffusion
 from d3pm_ehr.generator import EHRD3PM
 
 
@@ -73,7 +76,7 @@ def absent(context: Context, source: Source) -> Measurement | None:
 def data_of(context: Context, source: Source, seed: int) -> Data:
     """Fresh records of the embedded law, or another permutation of the survey, for each seed."""
     codes = context.at(32, 96, 1116)
-    sizes = context.at((2000, 100, 600), (20_000, 500, 6000), (100_000, 4000, 20_000))
+    sizes = context.at((2000, 100, 600), (20_000, 500, 4000), (100_000, 4000, 20_000))
     number = context.seed * 1000 + seed
 
     def make() -> Data:
@@ -160,3 +163,25 @@ def undecided(
 def paired_gain(ours: list[float], theirs: list[float]) -> NDArray[np.float64]:
     """Ours minus theirs, seed by seed."""
     return np.array(ours) - np.array(theirs)
+
+
+def _on(source: Source) -> str:
+    return "the embedded cohort" if source == "embedded" else "the NHDS 2010 survey"
+
+
+def register(id: str, measure: Callable[[Context, Source], Measurement], **claim: str) -> None:
+    """The same claim on both sources."""
+    sources: tuple[Source, Source] = ("embedded", "survey")
+    for source in sources:
+
+        def bound(context: Context, source: Source = source) -> Measurement:
+            return absent(context, source) or measure(context, source)
+
+        suffix = "" if source == "embedded" else "-survey"
+        statement = f"On {_on(source)}: {claim['statement']}"
+        claims.add(id + suffix, **(claim | {"statement": statement}))(bound)
+
+
+def means(found: dict[str, list[float]]) -> dict[str, float]:
+    """Over the seeds."""
+    return {name: sum(values) / len(values) for name, values in found.items()}

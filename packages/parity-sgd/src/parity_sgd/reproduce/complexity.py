@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from shared_core.claims import Context, Measurement
 
 from parity_sgd import figures
-from parity_sgd.reproduce.claim_set import claims, shown_seeds
+from parity_sgd.reproduce.claim_set import claims, decided_by_slope, shown_seeds
 from parity_sgd.scaling import (
     Exponent,
     end_to_end_batch,
     fit_exponent,
+    loglog_slope,
     per_step_batch,
     smallest_batches,
     sufficient_batches,
@@ -59,7 +59,8 @@ def batch_exponent(context: Context) -> Measurement:
     seeds = found[worst][0]["seed"].nunique()
     note = f"{seeds} seeds a size; {'; '.join(parts)}; interval: that of k = {worst}, the farthest"
     holds = max(map(abs, errors.values())) <= 0.5
-    return Measurement(slopes, holds, (exponent.corrected_low, exponent.corrected_high), note, (figure,))
+    interval = (exponent.corrected_low, exponent.corrected_high)
+    return decided_by_slope(context, Measurement(slopes, holds, interval, note, (figure,)))
 
 
 @claims.add(
@@ -127,7 +128,7 @@ def sample_exponent(context: Context) -> Measurement:
         f"of k = {worst}; an upper bound, and decay averages about 1/eta batches, so that small sizes need less"
     )
     holds = all(e.slope <= k - 1 + 0.5 for k, (_, e, _) in tables.items())
-    return Measurement(slopes, holds, (exponent.low, exponent.high), note, (figure,))
+    return decided_by_slope(context, Measurement(slopes, holds, (exponent.low, exponent.high), note, (figure,)))
 
 
 @claims.add(
@@ -142,13 +143,14 @@ def queries(context: Context) -> Measurement:
     found = _end_to_end(context)
     tables = {k: table for k, (_, table, _, _) in found.items()}
     figure = context.save_figure("queries", figures.queries_figure(tables))
-    slopes = {
-        f"k={k}": float(np.polyfit(np.log(table["d"]), np.log(table["queries"]), 1)[0]) for k, table in tables.items()
-    }
-    exponents = {k: exponent for k, (_, _, exponent, _) in found.items()}
-    worst = max(exponents, key=lambda k: exponents[k].slope - k)
-    interval = (exponents[worst].low + 1, exponents[worst].high + 1)
+    fits = {k: loglog_slope(table["d"], table["queries"]) for k, table in tables.items()}
+    worst = max(fits, key=lambda k: fits[k][0] - k)
     ratios = {k: (table["queries"] / table["sq_bound"]).round(1).tolist() for k, table in tables.items()}
-    note = f"6 of 8 seeds at accuracy 0.99; queries / d^k by size: {ratios}; interval: slope over seeds, k = {worst}"
-    holds = all(slope <= k + 0.5 for k, slope in zip(tables, slopes.values(), strict=True))
-    return Measurement(slopes, holds, interval, note, (figure,))
+    parts = [f"k = {k}: {slope:.2f} [{low:.2f}, {high:.2f}]" for k, (slope, low, high) in fits.items()]
+    note = (
+        f"6 of 8 seeds at accuracy 0.99, one batch a size; {'; '.join(parts)}; queries / d^k by size: {ratios}; "
+        f"interval: regression over sizes, k = {worst}"
+    )
+    slopes = {f"k={k}": slope for k, (slope, _, _) in fits.items()}
+    holds = all(slope <= k + 0.5 for k, (slope, _, _) in fits.items())
+    return decided_by_slope(context, Measurement(slopes, holds, fits[worst][1:], note, (figure,)))

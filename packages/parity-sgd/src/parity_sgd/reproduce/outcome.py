@@ -10,7 +10,7 @@ from parity_sgd import figures
 from parity_sgd.accuracy import wilson_interval
 from parity_sgd.neurons import default_width, smallest_width, success_probability
 from parity_sgd.parity import SparseParity
-from parity_sgd.reproduce.claim_set import claims, shown_seeds
+from parity_sgd.reproduce.claim_set import claims, decided_by_slope, shown_seeds
 from parity_sgd.settings import SignSGD
 from parity_sgd.training import TrainedRun, train
 
@@ -86,7 +86,7 @@ def width(context: Context) -> Measurement:
         f"which the paper does not exclude, and 16 * 2^k suffice for k in {[k for k in ks if wide[k] > 0.95]}"
     )
     holds = 0.75 <= slope <= 1.5 and enough > 0.95
-    return Measurement(slope, holds, (min(slopes), max(slopes)), note, (figure,))
+    return decided_by_slope(context, Measurement(slope, holds, (min(slopes), max(slopes)), note, (figure,)))
 
 
 @claims.add(

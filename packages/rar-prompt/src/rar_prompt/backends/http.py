@@ -63,6 +63,7 @@ class ChatServer:
         self.base_url = base_url.rstrip("/")
         self.concurrency = limits.concurrency
         self._key = _read_key(key_env, parts.hostname)
+        self._new_names = parts.hostname == "api.openai.com"  # its newer models refuse `max_tokens`
         self._retry = retry
         self._timeout = timeout
         self._extra = extra or {}
@@ -95,14 +96,17 @@ class ChatServer:
         body = {
             "model": self.name,
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            **request.sampling.given(),
+            **self._settings(request),
             **self._extra,
         }
         headers = {"Idempotency-Key": request.key} if request.key else {}
         start = time.perf_counter()
         try:
             session = self._open()
-            async with session.post(f"{self.base_url}/chat/completions", json=body, headers=headers) as response:
+            # a redirect would carry the questions elsewhere, and turn POST into GET
+            async with session.post(
+                f"{self.base_url}/chat/completions", json=body, headers=headers, allow_redirects=False
+            ) as response:
                 content = await response.read()
                 if response.status != 200:
                     raise self._refused(response.status, response.headers, content)
@@ -119,6 +123,14 @@ class ChatServer:
         if reply.usage.total:
             cell[0] = reply.usage.total
         return replace(reply, seconds=round(time.perf_counter() - start, 4))
+
+    def _settings(self, request: Request) -> dict[str, float | int]:
+        values = request.sampling.given()
+        if "seed" in values:
+            values["seed"] += request.sample
+        if self._new_names and "max_tokens" in values:
+            values["max_completion_tokens"] = values.pop("max_tokens")
+        return values
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -139,6 +151,11 @@ class ChatServer:
             return ProviderError(f"{text} (is the key right? its variable is named by key_env)", "auth", status=status)
         if status == 404:
             return ProviderError(f"{text} (model {self.name!r})", "model", status=status)
+        if status == 402:
+            return ProviderError(text, "auth", status=status)
+        if 300 <= status < 400:
+            text += f" (a redirect to {headers.get('Location', 'nowhere')}; give the address itself)"
+            return ProviderError(text, "model", status=status)
         if status == 429:
             # no waiting brings back spent credit
             kind = "auth" if "insufficient_quota" in said else "rate"

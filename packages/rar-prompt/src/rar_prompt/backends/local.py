@@ -41,6 +41,9 @@ class LocalModel:
         digest: what tells these weights from others, for the cache key.
         batch_size: most rows at once.
         device: where to compute.
+
+    Raises:
+        InputError: for a batch size below 1.
     """
 
     def __init__(
@@ -80,20 +83,24 @@ class LocalModel:
             # the longest first: equal lengths share a batch, and the oldest of the rest are not starved for long
             self._waiting.sort(key=lambda pair: -sum(len(message.content) for message in pair[0].messages))
             batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
-            try:
-                replies = await asyncio.to_thread(self.generate, [request for request, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(_as_provider_error(error, self.name))
-                continue
-            for (_, future), reply in zip(batch, replies, strict=True):
-                if not future.done():
-                    empty = ProviderError(f"{self.name}: the reply has no text", "empty", reply=reply)
-                    if reply.text.strip() or reply.truncated:
-                        future.set_result(reply)
-                    else:
-                        future.set_exception(empty)
+            for (_, future), reply in zip(batch, await self._answer([request for request, _ in batch]), strict=True):
+                if future.done():
+                    continue
+                if isinstance(reply, ProviderError):
+                    future.set_exception(reply)
+                elif reply.text.strip() or reply.truncated:
+                    future.set_result(reply)
+                else:
+                    future.set_exception(ProviderError(f"{self.name}: the reply has no text", "empty", reply=reply))
+
+    async def _answer(self, batch: list[Request]) -> list[Reply | ProviderError]:
+        """Replies, or why there is none: what fails together is tried alone, for one long prompt must not fail all."""
+        try:
+            return list(await asyncio.to_thread(self.generate, batch))
+        except Exception as error:
+            if len(batch) == 1:
+                return [_as_provider_error(error, self.name)]
+        return [reply for request in batch for reply in await self._answer([request])]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ready for the reply."""

@@ -53,7 +53,11 @@ class Replay:
         return {"replay": self.name, "model": self.name}
 
     async def complete(self, request: Request) -> Reply:
-        """See `Backend.complete`."""
+        """See `Backend.complete`.
+
+        Raises:
+            ProviderError: "missing", where nothing was recorded for the request.
+        """
         messages = _messages([{"role": m.role, "content": m.content} for m in request.messages])
         reply = self._replies.get((messages, request.sample))
         if reply is None:

@@ -1,5 +1,6 @@
 """Replies from a function or a file: for tests, demonstrations and models that are no language models."""
 
+import hashlib
 import inspect
 import re
 from collections.abc import Awaitable, Callable
@@ -19,21 +20,31 @@ class Scripted:
         function: returns a text or a `Reply`.
         name: model name for the records; part of the cache key, so change it with the function.
         concurrency: requests in flight.
+        digest: what tells this function from an earlier one of the name.
     """
 
     def __init__(
-        self, function: Callable[[Request], Answer | Awaitable[Answer]], name: str = "scripted", concurrency: int = 16
+        self,
+        function: Callable[[Request], Answer | Awaitable[Answer]],
+        name: str = "scripted",
+        concurrency: int = 16,
+        digest: str = "",
     ) -> None:
         self.function = function
+        self.digest = digest
         self.name = name
         self.concurrency = concurrency
 
     def identity(self) -> dict[str, Any]:
         """The name."""
-        return {"scripted": self.name}
+        return {"scripted": self.name, "model": self.name, "digest": self.digest}
 
     async def complete(self, request: Request) -> Reply:
-        """See `Backend.complete`."""
+        """See `Backend.complete`.
+
+        Raises:
+            ProviderError: "empty", where the script has no text.
+        """
         answer = self.function(request)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -73,4 +84,5 @@ def scripted_from_file(path: str) -> Scripted:
                 return reply
         raise ProviderError(f"{path}: no rule matches {text[:60]!r}", "missing")
 
-    return Scripted(answer, name=f"scripted:{path}")
+    digest = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
+    return Scripted(answer, name=f"scripted:{path}", digest=digest)

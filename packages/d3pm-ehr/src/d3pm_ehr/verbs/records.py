@@ -1,0 +1,152 @@
+"""Verbs on records: import, info, evaluate."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from shared_core.device import check_seed
+from shared_core.errors import InputError
+from shared_core.files import write_json
+from shared_core.run_folder import RunFolder
+
+from d3pm_ehr.cohort import Cohort
+from d3pm_ehr.embedded import CODES, embedded_cohort
+from d3pm_ehr.evaluation import Section, check_evaluation, evaluate
+from d3pm_ehr.formats import readers
+from d3pm_ehr.formats.aligned import read_aligned
+from d3pm_ehr.formats.assemble import Rules
+from d3pm_ehr.formats.nhds import read_nhds
+from d3pm_ehr.formats.plain import read_long, read_wide
+from d3pm_ehr.formats.storage import check_out, load_cohort, save_cohort
+from d3pm_ehr.generator import EHRD3PM
+from d3pm_ehr.report import draw, fidelity_table, privacy_table, utility_table, write_report
+from d3pm_ehr.utility import custom_task, disease_tasks
+from d3pm_ehr.verbs.shown import print_table
+
+log = logging.getLogger(__name__)
+
+
+# which formats an option of `import` is for, and its value where it is not given
+OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "truncate": (("mimic3", "mimic4", "meds", "long", "nhds"), None),
+    "record": (("mimic3", "mimic4", "omop"), "patient"),
+    "icd": (("mimic4", "long"), None),
+    "prefix": (("meds",), ["DIAGNOSIS//"]),
+    "record_column": (("long",), "patient"),
+    "code_column": (("long",), "code"),
+    "id_column": (("wide",), None),
+    "categorical": (("wide",), []),
+    "rows": (("embedded",), 20_000),
+}
+
+
+def import_table(source: str, out: str | None, format: str, rules: Rules, options: dict[str, Any]) -> None:
+    """Read a source, split it by patient, write the cohort, print what was dropped."""
+    check_seed(options["seed"])
+    path = check_out(out or f"data/{Path(source).name.split('.')[0]}")
+    cohort, groups = _read(source, format, rules, options)
+    if cohort.split is None:
+        cohort = cohort.with_split(options["seed"], (options["tuning"], options["held_out"]), groups)
+    save_cohort(cohort, path)
+    _print_counts(path, cohort)
+
+
+def _read(source: str, format: str, rules: Rules, options: dict[str, Any]) -> tuple[Cohort, Any]:
+    path = Path(source)
+    if format == "auto":
+        chosen = "embedded" if source == "embedded" else readers.detect(path)
+    else:
+        chosen = format
+    log.info("%s: format %s", path, chosen)
+    for name, (formats, default) in OPTIONS.items():
+        if options[name] != default and chosen not in formats:
+            raise InputError(f"--{name.replace('_', '-')} is for format {', '.join(formats)}, not for {chosen}")
+    by_version = chosen in ("mimic3", "mimic4", "nhds") or (chosen == "long" and options["icd"])
+    rules = replace(rules, truncate=options["truncate"] or ("icd3" if by_version else "none"))
+    known: dict[str, Callable[[], tuple[Cohort, Any]]] = {
+        "mimic3": lambda: readers.read_mimic3(path, rules, options["record"]),
+        "mimic4": lambda: readers.read_mimic4(path, rules, options["record"], options["icd"]),
+        "omop": lambda: readers.read_omop(path, rules, options["record"]),
+        "meds": lambda: readers.read_meds(path, rules, options["prefix"]),
+        "long": lambda: read_long(path, rules, options["record_column"], options["code_column"], options["icd"]),
+        "wide": lambda: read_wide(path, rules, options["id_column"], options["categorical"]),
+        "nhds": lambda: read_nhds(path, rules),
+        "embedded": lambda: (embedded_cohort(options["rows"], options["seed"], rules.max_codes or CODES), None),
+    }
+    return known[chosen]()
+
+
+def _print_counts(path: Path, cohort: Cohort) -> None:
+    from d3pm_ehr.cohort import SPLITS
+
+    rows = [["codes in the vocabulary", str(len(cohort.vocabulary.codes))]]
+    rows += [["columns", ", ".join(f"{c.name} ({len(c.levels)})" for c in cohort.vocabulary.columns) or "none"]]
+    rows += [["codes per record", f"{cohort.lengths().mean():.2f}"]]
+    if cohort.split is not None:
+        rows += [[f"records, {name}", str(int((cohort.split == i).sum()))] for i, name in enumerate(SPLITS)]
+    rows += [[f"source: {name}", str(value)] for name, value in cohort.info.items()]
+    print_table([str(path), ""], rows)
+
+
+def describe(path: str) -> None:
+    """Print what a cohort or a model is."""
+    folder = Path(path)
+    if (folder / "model.json").exists():
+        model = EHRD3PM.from_pretrained(folder, "cpu")
+        rows: list[list[str]] = []
+        rows += [[f"{part}.{name}", str(v)] for part, own in model.config.to_json().items() if isinstance(own, dict)
+                for name, v in own.items()]  # fmt: skip
+        weights = sum(p.numel() for p in model.denoiser.parameters())
+        rows += [["codes", str(len(model.vocabulary.codes))], ["weights", f"{weights:,}"],
+                 ["classifiers", ", ".join(model.classifiers) or "none"]]  # fmt: skip
+        print_table([path, ""], rows)
+        return
+    cohort = load_cohort(folder)
+    _print_counts(folder, cohort)
+    frequency = np.bincount(cohort.codes.indices, minlength=len(cohort.vocabulary.codes))
+    order = np.argsort(-frequency, kind="stable")[:10]
+    print_table(["most common codes", "records"], [[cohort.vocabulary.codes[i], str(int(frequency[i]))] for i in order])
+
+
+def evaluate_files(
+    data: str,
+    synthetic: list[str],
+    out: str,
+    sections: list[Section],
+    align: bool,
+    labels: list[str],
+    options: dict[str, Any],
+) -> None:
+    """Judge files of synthetic records against a cohort, and write the report."""
+    check_seed(options["seed"])
+    cohort = load_cohort(data)
+    train_part, held_out = cohort.part("train"), cohort.part("held_out")
+    generators = {}
+    for item in filter(None, synthetic):
+        name, equals, path = item.partition("=")
+        name, path = (name, path) if equals else (Path(item).stem, item)
+        if name in generators:
+            raise InputError(f"--synthetic names {name!r} twice; write NAME=PATH")
+        generators[name] = read_aligned(path, cohort.vocabulary, "drop" if align else "error")
+    if not generators:
+        raise InputError("synthetic: no records given, so there is nothing to evaluate")
+    tasks = disease_tasks(cohort.vocabulary)
+    for item in labels:
+        name, _, codes = item.partition("=")
+        tasks.append(custom_task(name, (codes or name).split("|"), cohort.vocabulary))
+    settings = {"verb": "evaluate", "data": data, "synthetic": synthetic, "sections": sections, "align": align,
+                "labels": labels, **options}  # fmt: skip
+    checked = {name: options[name] for name in ("floor", "small", "known", "rows")}
+    check_evaluation(train_part, held_out, generators, sections=sections, tasks=tasks, **checked)
+    with RunFolder(out, package="d3pm-ehr", settings=settings) as folder:
+        result = evaluate(train_part, held_out, generators, sections=sections, tasks=tasks, **options)
+        drawn = draw(train_part, held_out, generators, result, options["seed"])
+        write_report(folder.path, result, drawn, f"Synthetic records beside {Path(data).name}")
+        write_json(folder.path / "result.json", {"report": "report.html", "evaluation": "evaluation.json"})
+    for header, rows in (fidelity_table(result), utility_table(result), privacy_table(result)):
+        if rows:
+            print_table(header, rows)
+    print(f"{out}/report.html")
