@@ -22,7 +22,7 @@ class FusedLoraLinear(LoraLinear):
         name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
         if name is None or args or kwargs or self.merged or not self._is_plain(name, x):
             return super().forward(x, *args, **kwargs)
-        base = self.base_layer
+        base: Any = self.base_layer
         if self.disable_adapters:
             return F.linear(x, base.weight, base.bias)
         down, up = self.lora_A[name].weight, self.lora_B[name].weight

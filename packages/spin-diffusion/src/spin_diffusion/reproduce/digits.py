@@ -69,9 +69,7 @@ def study(context: Context, index: int) -> Study:
 def for_seeds(context: Context, key: str, run: Callable[[Study], list[Scores]]) -> list[list[Scores]]:
     """`run` for every seed, once per run of the claims."""
     count = context.at(1, NUM_SEEDS, NUM_SEEDS)
-    return [
-        context.memo((key, index), partial(lambda index: run(study(context, index)), index)) for index in range(count)
-    ]
+    return [context.memo((key, index), partial(run, study(context, index))) for index in range(count)]
 
 
 def self_play(context: Context) -> list[list[Scores]]:

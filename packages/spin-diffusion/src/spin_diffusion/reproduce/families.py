@@ -181,8 +181,8 @@ def exact_objective(context: Context) -> Measurement:
 
 def mixture(weight: float, first: tuple[float, float], second: tuple[float, float]) -> MixtureDenoiser:
     """Two components (mean, deviation), the first with this weight."""
-    values = ((weight, 1 - weight), (first[0], second[0]), (first[1], second[1]))
-    weights, means, deviations = (torch.tensor(value, dtype=torch.float64) for value in values)
+    rows = [[weight, 1 - weight], [first[0], second[0]], [first[1], second[1]]]
+    weights, means, deviations = torch.tensor(rows, dtype=torch.float64)
     return MixtureDenoiser(weights, means, deviations, SCHEDULE.alphas_cumprod)
 
 

@@ -47,7 +47,7 @@ SIZES = {
 TINY = Sizes(3, Recipe(2, 4, 1e-4, 2000.0), 1, 16)
 
 
-def small_unet(side: int, channels: int) -> UNet2DConditionModel:
+def small_unet(side: int, channels: int) -> nn.Module:
     """Two resolutions, 16 and 32 channels, attention at the lower one: 253,000 weights."""
     return UNet2DConditionModel(
         sample_size=side,
