@@ -111,6 +111,29 @@ def test_a_disabled_scaler_and_autocast_are_fine(data, make):
     assert optimizer.steps == 1
 
 
+@pytest.mark.parametrize("restore", ["copy", "pointer"])
+def test_a_whole_step_under_autocast_meets_the_perturbed_weights(data, make, restore):
+    """Autocast keeps its casts of the weights until its end."""
+    gradients = []
+    for whole in (False, True):
+        model, optimizer, _ = make(data, rho=5.0, restore=restore)
+        model.float()
+        outputs = []
+
+        def closure(model=model, outputs=outputs):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = loss_on(model)((data[0].float(), data[1]))
+            outputs.append(loss.item())
+            loss.backward()
+
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=whole):
+            optimizer.step(closure)
+            closure()
+        assert len(set(outputs)) == 3
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
 # -- accumulation
 
 

@@ -42,7 +42,7 @@ def ascent_norm(groups: list[Members], resting: list[Tensor], eta: float) -> flo
     return global_norm([grad for _, _, grads in groups for grad in grads] + resting)
 
 
-def climb(groups: list[Members], weights: Backup | Exchange, norm: float, eta: float, spent: bool) -> None:
+def climb(groups: list[Members], weights: Backup | Exchange, norm: float, eta: float) -> None:
     """w <- w + rho g / norm, or w + rho T (T g) / norm; a gradient that vanishes moves nothing.
 
     Args:
@@ -50,10 +50,9 @@ def climb(groups: list[Members], weights: Backup | Exchange, norm: float, eta: f
         weights: adds, and knows how to come back.
         norm: of `ascent_norm`.
         eta: ASAM's.
-        spent: whether the gradients' memory may be used for something else.
     """
     for group, params, grads in groups:
         if params:
             if group["adaptive"]:
                 scale_for_asam(params, grads, eta)
-            weights.add(params, grads, group["rho"] / norm if norm > SMALLEST_NORM else 0.0, spent)
+            weights.add(params, grads, group["rho"] / norm if norm > SMALLEST_NORM else 0.0)

@@ -4,7 +4,6 @@ Both compute w + s g by the same kernel, so that they give the same bits.
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -14,8 +13,6 @@ from torch.autograd.graph import increment_version
 from sam_cnn.perturbation import Tensors, copy_all
 
 Restore = Literal["copy", "pointer"]
-# elements from which on an exchange costs less than two copies, which go through whole lists in one call
-EXCHANGE_FROM = 1 << 16
 
 
 class Backup:
@@ -52,7 +49,7 @@ class Backup:
             copy_all(buffers, params)
         self._saved = (params, buffers)
 
-    def add(self, params: Tensors, grads: Tensors, step: float, spent: bool) -> None:
+    def add(self, params: Tensors, grads: Tensors, step: float) -> None:
         """w <- w + step g."""
         torch._foreach_add_(params, grads, alpha=step)
 
@@ -65,21 +62,18 @@ class Backup:
 
 
 class Exchange:
-    """Large parameters point to other memory, where w + step g is, and after the second pass to their own again.
+    """Parameters point to other memory, where w + step g is, and after the second pass to their own again.
 
-    None of their weights is copied: w + step g takes the memory of the gradient, which nobody needs any more. Whoever
-    looks at such a parameter's own memory in the second pass (a view of it) sees w. Small ones are copied.
+    Their own memory is never written. Whoever looks at it in the second pass (a view of a parameter) sees w.
     """
 
     def __init__(self) -> None:
-        self._small = Backup()
-        self._large = False
-        self._moved: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._moved: list[tuple[Tensors, Tensors, Tensors]] = []
+        self._held: list[tuple[Tensors, Tensors, Tensors]] = []
         self._checked = False
 
     def save(self, params: Tensors) -> None:
-        """Copy the small ones.
+        """Nothing is copied.
 
         Raises:
             ValueError: in a process group.
@@ -88,51 +82,27 @@ class Exchange:
             _check_one_process()
             self._checked = True
         self._held = []
-        small = [param for param in params if param.numel() < EXCHANGE_FROM]
-        self._small.save(small)
-        self._large = len(small) < len(params)
 
-    def add(self, params: Tensors, grads: Tensors, step: float, spent: bool) -> None:
-        """Point to w + step g, which takes the gradients' memory where they are spent."""
-        if self._large:
-            pairs = list(zip(params, grads, strict=True))
-            for param, grad in pairs:
-                if param.numel() >= EXCHANGE_FROM:
-                    self._exchange(param, grad, step, spent)
-            small = [pair for pair in pairs if pair[0].numel() < EXCHANGE_FROM]
-            params, grads = [param for param, _ in small], [grad for _, grad in small]
-        if params:
-            self._small.add(params, grads, step, spent)
-
-    def _exchange(self, param: Tensor, grad: Tensor, step: float, spent: bool) -> None:
-        weights = param.data
-        moved = torch.add(weights, grad, alpha=step, out=grad if spent and _may_hold(grad, weights) else None)
-        self._moved.append((param, weights, moved))
-        param.data = moved
-        increment_version(param)  # as a change in place does: a backward pass through what was computed at w fails
+    def add(self, params: Tensors, grads: Tensors, step: float) -> None:
+        """Point to w + step g."""
+        weights = [param.data for param in params]
+        moved = list(torch._foreach_add(weights, grads, alpha=step))
+        self._moved.append((params, weights, moved))
+        for param, there in zip(params, moved, strict=True):
+            param.data = there
+        increment_version(params)  # as a change in place does: a backward pass through what was computed at w fails
 
     def restore(self) -> None:
-        """Point and copy back; large weights that were moved or converted meanwhile are copied too."""
-        self._small.restore()
-        for param, weights, moved in self._moved:
-            if param.data_ptr() == moved.data_ptr():
-                param.data = weights
-                increment_version(param)
-            else:
-                param.copy_(weights)
+        """Point back; a parameter that was moved or converted meanwhile gets its weights copied."""
+        for params, weights, moved in self._moved:
+            for param, own, there in zip(params, weights, moved, strict=True):
+                if param.data_ptr() == there.data_ptr():
+                    param.data = own
+                else:
+                    param.copy_(own)
+            increment_version(params)
         # released in the next step: an allocator that gets back two models at once returns them to the system
         self._held, self._moved = self._moved, []
-
-
-def _may_hold(grad: Tensor, weights: Tensor) -> bool:
-    """Whether the gradient's memory is its own and laid out as the weights are."""
-    dtype = grad.dtype
-    return (
-        dtype == weights.dtype
-        and grad.stride() == weights.stride()
-        and not grad._is_view()
-        and not dtype.is_complex  # it may be marked as a conjugate instead of being one
-    )
 
 
 def _check_one_process() -> None:
@@ -160,13 +130,9 @@ def check_exchange(params: Iterable[Tensor], model: nn.Module | None) -> None:
             raise ValueError(f"restore='pointer' needs plain tensors, got a {type(param).__name__}; use restore='copy'")
     others = [] if model is None else [*model.parameters(), *model.buffers()]
     seen = {id(tensor): tensor for tensor in [*params, *others] if type(tensor) in (Tensor, nn.Parameter)}
-    extents = sorted(_extent(tensor) for tensor in seen.values() if tensor.numel() and tensor.device.type != "meta")
-    if any(start < end for (_, end), (start, _) in pairwise(extents)):
-        raise ValueError("restore='pointer' with two tensors in the same memory (a view, tied weights of two names); "
-                         "use restore='copy', or tie by using one parameter twice")  # fmt: skip
-
-
-def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First and last byte."""
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+    storages = [tensor.untyped_storage()._cdata for tensor in seen.values() if tensor.numel()]
+    if len(set(storages)) < len(storages):
+        raise ValueError(
+            "restore='pointer' with two tensors in one memory (a view, tied weights of two names, flattened recurrent "
+            "layers, a mapped file); use restore='copy', or tie by using one parameter twice"
+        )

@@ -146,7 +146,8 @@ class TwoPassOptimizer(OptimizerWrapper):
             return self._skip_ascent(norm, zero_grad)
         self._weights.save(params)
         self._phase = "perturbed"
-        climb(groups, self._weights, norm, self.eta, spent=zero_grad)
+        climb(groups, self._weights, norm, self.eta)
+        torch.clear_autocast_cache()  # holds casts of w, where the whole step runs under autocast
         if zero_grad:
             self.zero_grad()
         self._second.enter()
@@ -199,8 +200,7 @@ class TwoPassOptimizer(OptimizerWrapper):
         """
         if self._phase == "idle":
             raise RuntimeError("second_step() without first_step(): the weights are not perturbed")
-        self._weights.restore()
-        self._second.leave()
+        self._return()
         if self._phase == "perturbed":
             self._pair.turn()
         elif self._phase == "one pass":
@@ -212,11 +212,15 @@ class TwoPassOptimizer(OptimizerWrapper):
             self._pair.turn_single()
         self._phase = "restored"
 
+    def _return(self) -> None:
+        self._weights.restore()
+        torch.clear_autocast_cache()
+        self._second.leave()
+
     def _abort(self) -> None:
         """Leave a step that failed: the weights are those before it."""
         with torch.no_grad():
-            self._weights.restore()
-            self._second.leave()
+            self._return()
         self._pair.forget()
         self._stash, self._phase = ([], []), "idle"
 
