@@ -64,7 +64,8 @@ class Backup:
 class Exchange:
     """Parameters point to other memory, where w + step g is, and after the second pass to their own again.
 
-    Their own memory is never written. Whoever looks at it in the second pass (a view of a parameter) sees w.
+    Their own memory is never written. Whoever looks at it in the second pass (a view of a parameter) sees w. No
+    compiler may trace this: it would take pointers for values.
     """
 
     def __init__(self) -> None:
@@ -83,6 +84,7 @@ class Exchange:
             self._checked = True
         self._held = []
 
+    @torch._disable_dynamo
     def add(self, params: Tensors, grads: Tensors, step: float) -> None:
         """Point to w + step g."""
         weights = [param.data for param in params]
@@ -92,6 +94,7 @@ class Exchange:
             param.data = there
         increment_version(params)  # as a change in place does: a backward pass through what was computed at w fails
 
+    @torch._disable_dynamo
     def restore(self) -> None:
         """Point back; a parameter that was moved or converted meanwhile gets its weights copied."""
         for params, weights, moved in self._moved:

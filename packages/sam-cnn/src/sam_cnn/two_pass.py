@@ -147,7 +147,7 @@ class TwoPassOptimizer(OptimizerWrapper):
         self._weights.save(params)
         self._phase = "perturbed"
         climb(groups, self._weights, norm, self.eta)
-        torch.clear_autocast_cache()  # holds casts of w, where the whole step runs under autocast
+        _forget_casts()
         if zero_grad:
             self.zero_grad()
         self._second.enter()
@@ -214,7 +214,7 @@ class TwoPassOptimizer(OptimizerWrapper):
 
     def _return(self) -> None:
         self._weights.restore()
-        torch.clear_autocast_cache()
+        _forget_casts()
         self._second.leave()
 
     def _abort(self) -> None:
@@ -281,3 +281,9 @@ class TwoPassOptimizer(OptimizerWrapper):
     def _done(self) -> None:
         self.steps += 1
         self._phase = "idle"
+
+
+def _forget_casts() -> None:
+    """Autocast keeps its casts of the weights, where the whole step runs under it; compiled graphs keep none."""
+    if not torch.compiler.is_compiling():
+        torch.clear_autocast_cache()
