@@ -110,7 +110,8 @@ def measure(model, x, kinds, options, in_a_row=False):
 def rows(models, settings=SETTINGS, *, base_step_counts=False, in_a_row=False, **options):
     """One comparison a model, setting and peer; the base optimiser's own step is taken off unless it counts.
 
-    `settings` are ids of rows with the options of our side; `in_a_row` gives each side its turn for a whole repeat; `options` go to every side's base optimiser.
+    `settings` are ids of rows with the options of our side; `in_a_row` gives each side its turn for a whole repeat;
+    `options` go to every side's base optimiser.
     """
     results = []
     for id, ours in settings.items():

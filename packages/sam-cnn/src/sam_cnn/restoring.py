@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.autograd.graph import increment_version
 
 from sam_cnn.perturbation import Tensors, copy_all
@@ -84,7 +85,7 @@ class Exchange:
             self._checked = True
         self._held = []
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def add(self, params: Tensors, grads: Tensors, step: float) -> None:
         """Point to w + step g."""
         weights = [param.data for param in params]
@@ -94,7 +95,7 @@ class Exchange:
             param.data = there
         increment_version(params)  # as a change in place does: a backward pass through what was computed at w fails
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def restore(self) -> None:
         """Point back; a parameter that was moved or converted meanwhile gets its weights copied."""
         for params, weights, moved in self._moved:

@@ -43,6 +43,9 @@ class SAM(TwoPassOptimizer):
         sync_ascent: whether all processes climb along their common gradient; False is m-sharpness, each process its
             own (the first pass then runs under `no_sync`, by itself with closures).
         check_finite: skip, count and log a step whose second gradient is not finite (the first always is checked).
+        restore: `copy` copies the weights aside and back, which goes everywhere. `pointer` lets the parameters point to
+            w + e in the second pass and back: the same bits, faster with large tensors, for a plain loop in one process.
+            A view of a parameter made outside the forward pass (a CUDA graph's too) then sees w in the second pass.
 
     Attributes:
         base_optimizer: the wrapped optimiser.
@@ -59,7 +62,8 @@ class SAM(TwoPassOptimizer):
         >>> loss = optimizer.step(closure)
 
     Raises:
-        ValueError: for a rho, eta, alpha, interval, variant that cannot be, or an empty list of parameters.
+        ValueError: for a rho, eta, alpha, interval, variant that cannot be, an empty list of parameters, or
+            restore='pointer' with several processes, tensors of other kinds or shared memory.
     """
 
     def __init__(
