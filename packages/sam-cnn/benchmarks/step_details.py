@@ -1,6 +1,6 @@
 """The comparison of bench_step.py in other terms; printed, and no part of results.json.
 
-python packages/sam-cnn/benchmarks/step_details.py: our recommended setting on the six models with the base optimiser's
+python packages/sam-cnn/benchmarks/step_details.py: restore="pointer" on the six models with the base optimiser's
 own step counted on both sides; then with foreach=True for every side's base (ours chooses it by itself for small
 tensors); then with a whole repeat of steps of one side before the next side's, as in a program with one optimiser; then
 on models of more than a hundred tensors.

@@ -44,7 +44,7 @@ class SAM(TwoPassOptimizer):
             own (the first pass then runs under `no_sync`, by itself with closures).
         check_finite: skip, count and log a step whose second gradient is not finite (the first always is checked).
         restore: `copy` copies the weights aside and back, which goes everywhere. `pointer` lets the parameters point to
-            w + e in the second pass and back: the same bits, faster with large tensors, for a plain loop in one
+            w + e in the second pass and back: the same bits, faster with large models, for a plain loop in one
             process. A view of a parameter made outside the forward pass (a CUDA graph's too) sees w then.
 
     Attributes:
