@@ -163,7 +163,7 @@ def test_drawn_spans_have_the_law_of_full_space(tau, P, noise):
     training = Training(m=5, tau=tau, eta=0.02, steps=60, points=400)
     found = simulate(data, training, range(300))
     direct = []
-    for seed in range(150):
+    for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
         sample, test = draw_patches(data, generator), draw_patches(data, generator, 400)
         weight = torch.randn(2, 5, 300, generator=generator, dtype=torch.float64) / math.sqrt(900)
