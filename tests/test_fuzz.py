@@ -60,7 +60,7 @@ def parquet(**columns: list[Any]) -> Callable[[], bytes]:
 def npz(**arrays: np.ndarray) -> Callable[[], bytes]:
     def make() -> bytes:
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type] # its stub takes a name for allow_pickle
         return buffer.getvalue()
 
     return make
@@ -141,7 +141,8 @@ def tasks(path: Path) -> None:
 
 
 def points(path: Path) -> None:
-    from leaky_relu_bias.datasets import DataOptions, load
+    from leaky_relu_bias.datasets import load
+    from leaky_relu_bias.options import DataOptions
 
     load(str(path), DataOptions())
 

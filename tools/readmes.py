@@ -126,7 +126,8 @@ class Package:
 def filled(text: str, parts: dict[str, str]) -> str:
     """The text with what stands between `<!-- NAME -->` and `<!-- end -->` replaced."""
     for name, body in parts.items():
-        text = re.sub(rf"(?s)(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", body.replace("\\", r"\\") + "\n", text, count=1)
+        place = rf"(?s)(?<=<!-- {name} -->\n).*?(?=<!-- end -->)"
+        text = re.sub(place, body.replace("\\", r"\\") + "\n", text, count=1)
     return text
 
 
