@@ -2,10 +2,14 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+ABOUT = {"paper", "arxiv", "method", "first", "claim", "speed"}
 LAUNCHED = re.compile(r"^accelerate launch (?:--\S+ (?!-m))*?(?:--\S+ )*-m (\w+) ")
 
 
@@ -50,3 +54,15 @@ def test_every_recipe_is_a_configuration_of_the_command_that_it_names(
         assert named, f"{path.name} does not say which command it is for"
         commands += [[str(path) if part.endswith(path.name) else part for part in named[0]]]
     assert not _refused(package, calls, commands)
+
+
+def test_the_tables_are_what_was_measured(root: Path) -> None:
+    check = [sys.executable, str(root / "tools" / "readmes.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_front_page_can_show_it(package: Any, calls: Callable[..., list[dict[str, Any]]]) -> None:
+    about = tomllib.loads((package.folder / "pyproject.toml").read_text("utf-8"))["tool"]["collection"]
+    assert set(about) == ABOUT
+    assert not _refused(package, calls, list(_commands(about["first"], package)))

@@ -5,8 +5,8 @@ time of the optimiser's calls in a real loop is summed, and that of a plain `tor
 off. Within a step the sides go in random order: a side's cost depends on whose code ran before it. Each measurement is
 the smallest of several steps. Weights must agree at the end.
 
-Rows `copy-mode` are the default, `restore="copy"`, which goes everywhere; rows `step` have `restore="pointer"`, for a
-plain loop in one process. Each is measured by itself beside the peers.
+Rows `step` are the default, `restore="copy"`, which goes everywhere; rows `step-pointer` have `restore="pointer"`, for
+a plain loop in one process. Each is measured by itself beside the peers.
 
 davda54/sam is not on PyPI: SAM_CNN_DAVDA54 names a local checkout, and its rows are left out where it is not set.
 """
@@ -26,7 +26,7 @@ from sam_cnn import SAM
 from shared_core.benchmark import Comparison, compare
 
 STEPS, REPEATS = 16, 7
-SETTINGS = {"step": {"restore": "pointer"}, "copy-mode": {"restore": "copy"}}
+SETTINGS = {"step": {"restore": "copy"}, "step-pointer": {"restore": "pointer"}}
 
 
 def davda54():

@@ -15,7 +15,7 @@ from shared_core.benchmark import print_results
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    settings = {"step": SETTINGS["step"]}
+    settings = {"step-pointer": SETTINGS["step-pointer"]}
     found = rows(MODELS, settings, base_step_counts=True) + rows(MODELS, settings, foreach=True)
     found += rows(MODELS, settings, in_a_row=True) + rows(MANY_TENSORS, settings)
     print_results([asdict(row) for row in found])
