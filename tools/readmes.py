@@ -5,8 +5,8 @@
     python tools/readmes.py --check                        exit 1 where a README is not what its results say
 
 A README has its table between `<!-- claims -->` or `<!-- speed -->` and `<!-- end -->` (the root's: `packages`,
-`missed`). A package's `[tool.collection]` names its paper, its method in a line, a first command, and which claim and
-which comparison stand for it in the root's table.
+`missed`). A package's `[tool.collection]` names its paper, its method in a line, a first command, which claim and which
+comparison stand for it in the root's table, and why a claim does not hold, in plain words.
 """
 
 import argparse
@@ -115,11 +115,11 @@ class Package:
 
     def missed(self) -> list[str]:
         """A line for every claim that was not reproduced."""
-        rows = [row for row in self.claims["claims"] if row["verdict"] == "not reproduced"]
+        why = self.about.get("missed", {})
         return [
-            f"- {self.name}, `{row['id']}`: {row['statement'].rstrip('.')}. Measured: {row['quantity']} "
-            f"{format_value(row['measured'])}, expected {row['expected']}. {row['note']}"
-            for row in rows
+            f"- {self.name}, `{row['id']}`. {row['statement'].rstrip('.')}. Not so here: {why[row['id']]}."
+            for row in self.claims["claims"]
+            if row["verdict"] == "not reproduced"
         ]
 
 
