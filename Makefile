@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -n $(or $(JOBS),2) --dist worksteal -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce bench test-all test lint format typecheck build clean
+.PHONY: help setup demo reproduce bench test-all test lint format typecheck build docs readmes lowest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,12 +62,21 @@ format: setup  ## let ruff mend what it can
 	$(RUN) ruff format .
 
 typecheck: setup  ## mypy over every member, the core's tests and the contract tests
-	$(RUN) mypy --num-workers $(or $(JOBS),2) shared-core/src shared-core/tests tests $(foreach package,$(PACKAGES),packages/$(package)/src)
+	$(RUN) mypy --num-workers $(or $(JOBS),2) shared-core/src shared-core/tests tests tools $(foreach package,$(PACKAGES),packages/$(package)/src)
 
 build: setup  ## a wheel and an sdist of every member in dist/
 	rm -rf dist
 	$(UV) build --all-packages --out-dir dist --quiet
 	@ls dist
 
+docs: setup  ## the API reference from the docstrings: api/index.html, opens from disk
+	$(RUN) python tools/api.py api
+
+readmes: setup  ## the tables of all READMEs from what was measured (the last `make reproduce` and `make bench`)
+	$(RUN) python tools/readmes.py --collect report/runs/laptop
+
+lowest: setup  ## import and smoke reproduction with the oldest versions allowed (downloads gigabytes); PKG=NAME for one
+	PATH="$(abspath $(dir $(UV))):$$PATH" tools/lowest.sh $(PKGS)
+
 clean:  ## remove everything that was made here
-	rm -rf .venv .tools dist report runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .tools api dist report runs .pytest_cache .mypy_cache .ruff_cache

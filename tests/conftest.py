@@ -248,11 +248,11 @@ def calls(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     A list that begins with "LOCK", FOLDER is called while another run holds FOLDER.
     """
 
-    def go(package: Package, *commands: list[str]) -> list[dict[str, Any]]:
+    def go(package: Package, *commands: list[str], cwd: Path | None = None) -> list[dict[str, Any]]:
         done = subprocess.run(
             [sys.executable, "-c", CALLS, package.name, package.module],
             input=json.dumps(commands),
-            cwd=tmp_path_factory.mktemp("cwd"),
+            cwd=cwd or tmp_path_factory.mktemp("cwd"),
             env=environment,
             capture_output=True,
             text=True,

@@ -302,6 +302,8 @@ def test_a_configuration_that_is_not_there_or_a_folder(refused: Callable[..., st
         (["x", "y"], ["y"]),
         (["x", "--num-steps", "many"], ["--num-steps", "int", "many"]),
         (["x", "--num-steps"], ["--num"]),
+        (["x", "--num", "3"], ["--num"]),
+        (["x", "--comp"], ["--comp"]),
         (["x", "--num-steps", "1.5"], ["--num-steps", "int", "1.5"]),
         (["x", "--noise", "loud"], ["--noise", "'absorbing', 'multinomial'", "loud"]),
         (["x", "--rates", "1,two"], ["--rates: expected float. got", "two"]),

@@ -233,10 +233,10 @@ def test_estimators_of_all_parametrisations_are_the_same_score(mix6):
 
 def test_a_trained_network_learns_and_resumes_to_the_bit(tmp_path):
     data = random(2, 3, 1)
-    shape, training = NetworkShape(3, 2, 32), Training(steps=400, batch=128)
+    shape, training = NetworkShape(3, 2, 32), Training(steps=400, batch_size=128)
     whole = train_cavity_network(data, shape, training)
     marginals = Marginals(data)
-    untrained = train_cavity_network(data, shape, Training(steps=1, lr=1e-9))
+    untrained = train_cavity_network(data, shape, Training(steps=1, learning_rate=1e-9))
     assert score_entropy(marginals, 0.5, whole) < 0.2 * score_entropy(marginals, 0.5, untrained)
     stopped = tmp_path / "network.safetensors"
 
@@ -248,8 +248,8 @@ def test_a_trained_network_learns_and_resumes_to_the_bit(tmp_path):
             raise KillError
 
     with pytest.raises(KillError):
-        train_cavity_network(data, shape, training, stopped, every=100, report=kill)
-    resumed = train_cavity_network(data, shape, training, stopped, every=100)
+        train_cavity_network(data, shape, training, stopped, checkpoint_every=100, report=kill)
+    resumed = train_cavity_network(data, shape, training, stopped, checkpoint_every=100)
     for a, b in zip(whole.module.parameters(), resumed.module.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -133,11 +133,14 @@ def test_schedule_sums_to_the_horizon(run):
 
 
 def test_sample_saves_integers(run, tmp_path):
-    run("sample", "--n", 50, "--save", tmp_path / "x.npy", "--N", 8, "--quiet")
+    run("sample", "--n", 50, "--out", tmp_path / "x.npy", "--N", 8, "--quiet")
     x = np.load(tmp_path / "x.npy")
     assert (x.shape, x.dtype.kind) == ((50, 6), "i")
-    run("sample", "--n", 50, "--save", tmp_path / "x.csv", "--N", 8, "--sampler", "uniformization", "--quiet")
+    run("sample", "--n", 50, "--out", tmp_path / "x.csv", "--N", 8, "--sampler", "uniformization", "--quiet")
     assert np.loadtxt(tmp_path / "x.csv", delimiter=",").shape == (50, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "x.npy"]
+    run("sample", "--n", 50, "--out", tmp_path / "v0.1", "--N", 8, "--quiet")
+    assert (np.load(tmp_path / "v0.1" / "samples.npy") == x).all()
     (row,) = rows(run("law", "--data", f"{tmp_path / 'x.csv'}:S=2,smoothing=0.1", "--json"))
     assert row["states"] == 64
 
@@ -219,7 +222,7 @@ def test_bad_input_of_other_verbs(run, tmp_path):
         ("scan", "--over", "d", "--values", "4.5"): "must be whole numbers, got [4.5]",
         ("scan", "--data", "cat4", "--over", "d", "--values", "4"): "no key 'd'",
         ("sample", "--n", "0"): "n = 0: ask for at least one sample",
-        ("sample", "--save", "x.txt"): "give the name of a file that ends in .npy or .csv",
+        ("sample", "--out", "x.txt"): "give a folder, or the name of a file that ends in .npy or .csv",
         ("sample", "--sampler", "thinning", "--delta", "0"): "delta = 0 with sampler thinning",
         ("sample", "--sampler", "uniformization", "--score-bias", "3"): "clip the score",
         ("train", "--delta", "0", "--out", str(tmp_path / "t")): "training needs delta > 0",
@@ -423,7 +426,7 @@ def test_a_clipped_score_is_within_its_envelope(run):
 @pytest.mark.parametrize(
     ("bad", "good"),
     [
-        (("train", "--lr", -1), ("train", "--steps", 5, "--width", 4)),
+        (("train", "--learning-rate", -1), ("train", "--steps", 5, "--width", 4)),
         (("train", "--width", 0), ("train", "--steps", 5, "--width", 4)),
         (("scan", "--values", "8,0"), ("scan", "--values", "4,8")),
         (("law", "--sampler", "euler", "--N", 2), ("law", "--N", 2)),
@@ -448,9 +451,8 @@ def test_a_refused_run_leaves_its_folder_free(run, tmp_path, bad, good):
 def test_nothing_is_computed_or_saved_for_a_folder_of_another_run(run, tmp_path, monkeypatch):
     assert run("law", "--N", 4, "--out", tmp_path / "a", "--quiet")[0] == 0
     monkeypatch.setattr("ctmc_bounds.verbs.work._drawn", lambda *_: pytest.fail("draws were made"))
-    code, _, err = run("sample", "--n", 5, "--save", tmp_path / "new" / "x.npy", "--out", tmp_path / "a")
+    code, _, err = run("sample", "--n", 5, "--out", tmp_path / "a")
     assert (code, "holds another run" in err) == (2, True)
-    assert not (tmp_path / "new").exists()
 
 
 def test_calls_of_a_wrong_score_are_labelled(run):

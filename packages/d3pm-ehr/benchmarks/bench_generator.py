@@ -25,7 +25,7 @@ def _cohort(rows: int, codes: int, seed: int = 0) -> Cohort:
 
 
 def _model(cohort: Cohort, kernel: str = "uniform") -> EHRD3PM:
-    config = GeneratorConfig(Diffusion(kernel=kernel, timesteps=STEPS), Network(width=WIDTH, depth=DEPTH), Training())
+    config = GeneratorConfig(Diffusion(kernel=kernel, num_steps=STEPS), Network(width=WIDTH, depth=DEPTH), Training())
     return EHRD3PM(config, "cpu").build(cohort.vocabulary, empirical_laws(cohort))
 
 
@@ -139,9 +139,9 @@ def peak():
 
 rows, out, streamed = int(sys.argv[2]), sys.argv[3], sys.argv[4] == "streamed"
 model = bench_generator._model(bench_generator._cohort(1000, 128))
-write_records(model.vocabulary, model.stream(256, steps=2), out + "/warm.parquet")
+write_records(model.vocabulary, model.stream(256, num_steps=2), out + "/warm.parquet")
 before = peak()
-pieces = model.stream(rows, steps=2) if streamed else [model.sample(rows, steps=2, batch=rows).tokens()]
+pieces = model.stream(rows, num_steps=2) if streamed else [model.sample(rows, num_steps=2, batch_size=rows).tokens()]
 n = write_records(model.vocabulary, pieces, out + "/s.parquet")
 print(peak() - before, n)
 """

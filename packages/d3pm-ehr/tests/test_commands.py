@@ -16,8 +16,8 @@ from d3pm_ehr.cli import main
 from d3pm_ehr.formats.storage import load_cohort
 from safetensors.torch import load_file
 
-SMALL = ["--training.steps", "30", "--training.every", "10", "--training.batch", "32", "--network.width", "16",
-         "--diffusion.timesteps", "6", "--quiet"]  # fmt: skip
+SMALL = ["--training.steps", "30", "--training.checkpoint-every", "10", "--training.batch-size", "32",
+         "--network.width", "16", "--diffusion.num-steps", "6", "--quiet"]  # fmt: skip
 
 
 def call(
@@ -129,6 +129,31 @@ def test_conditions_from_the_command_line(
     assert (tmp_path / "sweep" / "figures" / "guidance.png").exists()
 
 
+def test_json_instead_of_what_a_reader_sees(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def answer(*arguments: object) -> dict[str, Any]:
+        code, out, err = call(monkeypatch, capsys, *arguments, "--json", "--quiet")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    made = answer("import", "embedded", "--n", 300, "--max-codes", 30, "--out", tmp_path / "d")
+    assert sum(made["records"].values()) == 300
+    assert made["columns"] == {"age": 10, "sex": 2, "died": 2}
+    found = answer("info", tmp_path / "d")
+    assert {name: found[name] for name in made} == made
+    assert len(found["most_common_codes"]) == 10
+    assert answer("info", project / "run")["config"]["diffusion"]["num_steps"] == 6
+    draw = ["--n", 40, "--out"]
+    drawn = answer("sample", project / "run", *draw, tmp_path / "s.csv", "--num-steps", 3, "--batch-size", 20)
+    assert drawn["records"] == 40
+    assert answer("baseline", tmp_path / "d", "--name", "bernoulli", *draw, tmp_path / "b")["baseline"] == "bernoulli"
+    judged = answer("evaluate", project / "data", tmp_path / "s.csv", "--sections", "fidelity", "--n", 30,
+                    "--out", tmp_path / "e")  # fmt: skip
+    assert judged["records"]["s"] == 30
+    assert answer("guide", project / "run", project / "data", "401", "--steps", 2)["steps"] == 2
+
+
 @pytest.mark.parametrize("format", ["meds", "mimic3", "cohort"])
 def test_other_formats(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, format: str
@@ -146,7 +171,7 @@ def test_other_formats(
 def test_baseline_info_and_the_embedded_cohort(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert call(monkeypatch, capsys, "import", "embedded", "--rows", "300", "--out", tmp_path / "d", "--quiet")[0] == 0
+    assert call(monkeypatch, capsys, "import", "embedded", "--n", "300", "--out", tmp_path / "d", "--quiet")[0] == 0
     made = ["baseline", tmp_path / "d", "--name", "bernoulli", "--n", "40", "--out", tmp_path / "b.parquet"]
     assert call(monkeypatch, capsys, *made)[0] == 0
     code, out, _ = call(monkeypatch, capsys, "info", tmp_path / "d")
@@ -171,7 +196,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["import", source, "--out", new, "--tuning", "0.9", "--held-out", "0.3"], "sum to less than 1"),
         (["import", tmp_path / "mine.csv", "--out", new], "cannot tell the format"),
         (["train", tmp_path, "--out", new], "is no cohort"),
-        (["train", data, "--out", new, "--diffusion.timesteps", "0"], "timesteps must be at least 1, got 0"),
+        (["train", data, "--out", new, "--diffusion.num-steps", "0"], "num_steps must be at least 1, got 0"),
         (["train", data, "--out", new, "--diffusion.posterior", "joint"], "would sample a wrong law"),
         (
             [
@@ -199,7 +224,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["sample", run, "--out", new, "--condition", "250,!250"], "contradicts itself"),
         (["sample", run, "--out", new, "--given", "250"], "expected CODE=0, CODE=1 or COLUMN=LEVEL"),
         (["sample", run, "--out", new, "--given", "250=1,250=0"], "--given contradicts itself about 250"),
-        (["sample", run, "--out", new, "--steps", "7"], "steps must be in 1..6"),
+        (["sample", run, "--out", new, "--num-steps", "7"], "num_steps must be in 1..6"),
         (["sample", run, "--out", new, "--transition-times"], "need kernel absorbing"),
         (["sample", run, "--out", new, "--format", "omop"], "needs a file name ending in"),
         (["sample", run, "--out", new, "--device", "cuda"], "device 'cuda' is not available here"),
@@ -209,7 +234,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["evaluate", data, run, "--out", new], "is neither a cohort nor a MEDS data set"),
         (["info", tmp_path], "is no cohort"),
         (["import", tmp_path, "--out", new], "is a folder without data/*.parquet"),
-        (["import", "embedded", "--rows", "0", "--out", new], "rows and codes must be at least 1, got 0"),
+        (["import", "embedded", "--n", "0", "--out", new], "n and codes must be at least 1, got 0"),
         (
             ["import", "embedded", "--truncate", "2", "--out", new],
             "--truncate is for format mimic3, mimic4, meds, long",
@@ -220,7 +245,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
             "contradict each other about ICD9CM:250",
         ),
         (["evaluate", data, "", "--out", new], "so there is nothing to evaluate"),
-        (["evaluate", data, data, "--rows", "0", "--out", new / "e"], "rows and small must be at least 1"),
+        (["evaluate", data, data, "--n", "0", "--out", new / "e"], "n and small must be at least 1"),
     ]
     for arguments, words in table:
         code, out, err = call(monkeypatch, capsys, *arguments, "--quiet")
@@ -255,7 +280,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "d3pm_ehr", "train", str(project / "data")]
-    options = ["--training.steps", "400", "--training.every", "20", *SMALL[4:]]
+    options = ["--training.steps", "400", "--training.checkpoint-every", "20", *SMALL[4:]]
     run = subprocess.Popen([*command, "--out", str(tmp_path / "killed"), *options], env=os.environ)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     for _ in range(1200):
@@ -277,7 +302,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 def test_two_processes_train_the_same_model(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    options = ["--training.steps", "10", "--training.every", "5", *SMALL[4:]]
+    options = ["--training.steps", "10", "--training.checkpoint-every", "5", *SMALL[4:]]
     train = ["-m", "d3pm_ehr", "train", str(project / "data")]
     assert call(monkeypatch, capsys, *train[2:], "--out", tmp_path / "one", *options)[0] == 0
     with socket.socket() as free:

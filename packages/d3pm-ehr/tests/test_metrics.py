@@ -217,7 +217,7 @@ def test_baselines_draw_whole_records(name: str) -> None:
 
 def test_gaussian_diffusion_learns_prevalences() -> None:
     rows = Cohort.from_arrays(np.repeat(np.random.default_rng(0).random((2000, 1)) < [0.2, 0.5, 0.8], 2, axis=1))
-    made = GaussianDiffusion(width=48, steps=250, lr=4e-3).fit(rows).sample(1000, 0)
+    made = GaussianDiffusion(width=48, steps=250, learning_rate=4e-3).fit(rows).sample(1000, 0)
     np.testing.assert_allclose(made.dense().mean(0), rows.dense().mean(0), atol=0.12)
 
 
@@ -237,7 +237,7 @@ def test_ctgan_is_an_extra() -> None:
     else:
         from d3pm_ehr import CTGAN
 
-        assert len(CTGAN(epochs=1, batch=20).fit(rows).sample(30, 0)) == 30
+        assert len(CTGAN(epochs=1, batch_size=20).fit(rows).sample(30, 0)) == 30
 
 
 def test_evaluation_always_has_the_two_rows(cohorts: tuple[Cohort, Cohort]) -> None:
@@ -250,7 +250,7 @@ def test_evaluation_always_has_the_two_rows(cohorts: tuple[Cohort, Cohort]) -> N
     with pytest.raises(InputError, match="another vocabulary"):
         evaluate(*cohorts, {"x": embedded_cohort(10)})
     assert 0 < result["privacy"]["copy"]["attribute_f1_entropy"] <= 1
-    for options, words in (({"rows": 0}, "rows 0"), ({"small": 0}, "small 0"), ({"floor": 1.0}, "floor 1.0")):
+    for options, words in (({"n": 0}, "n 0"), ({"small": 0}, "small 0"), ({"floor": 1.0}, "floor 1.0")):
         with pytest.raises(InputError, match=words):
             evaluate(*cohorts, {}, **options)
     with pytest.raises(InputError, match="x holds no records"):

@@ -33,9 +33,9 @@ def config(
     kernel: str = "uniform", backbone: str = "mlp", steps: int = 12, evidence: bool = False, **training: object
 ) -> GeneratorConfig:
     return GeneratorConfig(
-        Diffusion(kernel=kernel, timesteps=6, evidence=evidence),  # type: ignore[arg-type] # a literal
+        Diffusion(kernel=kernel, num_steps=6, evidence=evidence),  # type: ignore[arg-type] # a literal
         Network(backbone=backbone, width=16, depth=2, heads=2, rank=4),  # type: ignore[arg-type] # a literal
-        Training(steps=steps, batch=32, every=4, **training),  # type: ignore[arg-type] # by name
+        Training(steps=steps, batch_size=32, checkpoint_every=4, **training),  # type: ignore[arg-type] # by name
     )
 
 
@@ -96,8 +96,8 @@ def test_training_learns_what_the_codes_have_in_common(kernel: str, loss: str) -
     rows, held = _copies(1500, 0), _copies(500, 1)
     seen: list[float] = []
     sampler = "importance" if loss == "vlb" else "uniform"
-    settings = config(kernel, steps=100, loss=loss, lr=1e-2, ema=0.9, time_sampler=sampler)
-    settings = replace(settings, training=replace(settings.training, every=50))
+    settings = config(kernel, steps=100, loss=loss, learning_rate=1e-2, ema=0.9, time_sampler=sampler)
+    settings = replace(settings, training=replace(settings.training, checkpoint_every=50))
     EHRD3PM(settings, "cpu").fit(rows, held, after=lambda state, metrics: seen.append(metrics["held_out_bound"]))
     untrained = float(-EHRD3PM(settings, "cpu").build(rows.vocabulary, empirical_laws(rows)).elbo(held, draws=4).mean())
     assert min(seen) < 0.8 * untrained
@@ -148,7 +148,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(cohort: Cohort, tmp_pa
 @pytest.mark.parametrize("loss", ["ce", "vlb"])
 def test_early_stopping_keeps_the_best_weights(cohort: Cohort, judge: str, loss: str) -> None:
     few, seen = cohort.take(np.arange(20)), []
-    settings = config(steps=400, patience=2, lr=0.05, judge=judge, loss=loss)
+    settings = config(steps=400, patience=2, learning_rate=0.05, judge=judge, loss=loss)
     model = EHRD3PM(settings, "cpu").fit(few, cohort, after=lambda state, metrics: seen.append(metrics))
     assert model.state.stopped
     assert model.state.step < 400
@@ -161,21 +161,21 @@ def test_a_diverging_loss_is_told(cohort: Cohort) -> None:
     from shared_core.errors import RunError
 
     with pytest.raises(RunError, match="the loss is nan at step"):
-        EHRD3PM(config(steps=40, lr=1e30), "cpu").fit(cohort)
+        EHRD3PM(config(steps=40, learning_rate=1e30), "cpu").fit(cohort)
 
 
 @pytest.fixture(scope="module", params=["uniform", "marginal", "absorbing"])
 def trained(request: pytest.FixtureRequest) -> EHRD3PM:
     rows = embedded_cohort(3000, seed=2, codes=24)
-    settings = config(request.param, steps=150, lr=1e-2)
-    return EHRD3PM(replace(settings, training=replace(settings.training, every=150)), "cpu").fit(rows)
+    settings = config(request.param, steps=150, learning_rate=1e-2)
+    return EHRD3PM(replace(settings, training=replace(settings.training, checkpoint_every=150)), "cpu").fit(rows)
 
 
 def test_draws_depend_on_seed_and_row_only(trained: EHRD3PM) -> None:
     trained.denoiser.double()
     trained.denoiser.process.to("cpu", torch.float64)
     try:
-        one, many = trained.sample(700, seed=3, batch=256), trained.sample(700, seed=3, batch=5000)
+        one, many = trained.sample(700, seed=3, batch_size=256), trained.sample(700, seed=3, batch_size=5000)
         first, other = trained.sample(300, seed=3), trained.sample(700, seed=4)
     finally:
         trained.denoiser.float()
@@ -186,10 +186,10 @@ def test_draws_depend_on_seed_and_row_only(trained: EHRD3PM) -> None:
 
 
 def test_all_steps_of_a_subsequence_are_full_sampling(trained: EHRD3PM) -> None:
-    assert torch.equal(trained.sample(100, seed=1, steps=6).tokens(), trained.sample(100, seed=1).tokens())
-    assert not torch.equal(trained.sample(100, seed=1, steps=3).tokens(), trained.sample(100, seed=1).tokens())
-    with pytest.raises(InputError, match=r"steps must be in 1\.\.6"):
-        trained.sample(10, steps=7)
+    assert torch.equal(trained.sample(100, seed=1, num_steps=6).tokens(), trained.sample(100, seed=1).tokens())
+    assert not torch.equal(trained.sample(100, seed=1, num_steps=3).tokens(), trained.sample(100, seed=1).tokens())
+    with pytest.raises(InputError, match=r"num_steps must be in 1\.\.6"):
+        trained.sample(10, num_steps=7)
 
 
 def test_samples_resemble_the_records(trained: EHRD3PM) -> None:
@@ -230,9 +230,9 @@ def test_transition_times_draw_the_ancestral_law_with_few_calls() -> None:
     def tick() -> None:
         calls[0] += 1
 
-    fast = torch.cat(list(sample_by_transition_times(model, 20_000, 0, batch=20_000, tick=tick)))  # type: ignore[arg-type] # a denoiser in all that is used
+    fast = torch.cat(list(sample_by_transition_times(model, 20_000, 0, batch_size=20_000, tick=tick)))  # type: ignore[arg-type] # a denoiser in all that is used
     assert calls[0] <= layout.columns
-    slow = torch.cat(list(sample_tokens(model, 20_000, subsequence(200, 20), 1, batch=20_000)))  # type: ignore[arg-type]
+    slow = torch.cat(list(sample_tokens(model, 20_000, subsequence(200, 20), 1, batch_size=20_000)))  # type: ignore[arg-type]
     expected = [float(torch.sigmoid(torch.tensor(v))) for v in (-2.0, 0.0, 1.0)]
     for made in (fast, slow):
         assert made[:, :3].float().mean(0).tolist() == pytest.approx(expected, abs=0.012)
@@ -305,8 +305,8 @@ def test_guidance_raises_the_wanted_condition(trained: EHRD3PM, method: str) -> 
     if method == "classifier":
         with pytest.raises(InputError, match="no classifier was trained"):
             trained.sample(10, condition="250", guidance=Guidance(method="classifier"))
-        trained.fit_classifier("250", embedded_cohort(2000, seed=4, codes=24), steps=150, lr=1e-2)
-    settings = Guidance(method=method, strength=0.01, inner_steps=10, step=3.0)  # type: ignore[arg-type] # a literal
+        trained.fit_classifier("250", embedded_cohort(2000, seed=4, codes=24), steps=150, learning_rate=1e-2)
+    settings = Guidance(method=method, strength=0.01, inner_steps=10, learning_rate=3.0)  # type: ignore[arg-type] # a literal
     share = float(wanted.holds(trained.sample(300, seed=1, condition="250", guidance=settings).tokens()).float().mean())
     assert share == 1 if method in ("replace", "reject") else share > 1.3 * base
 
@@ -317,7 +317,7 @@ def test_langevin_noise_has_the_temperature() -> None:
     process = DiscreteDiffusion(TokenLayout([2] * 3), noise_schedule("cosine", 4))
     model = make_denoiser(process, Network(width=8), torch.full((3,), 0.3))
     flat = _Linear(torch.zeros(8), 0.0)
-    guide = LangevinGuide(model, Guidance(inner_steps=1, step=0.5, temperature=0.2), classifier=flat)
+    guide = LangevinGuide(model, Guidance(inner_steps=1, learning_rate=0.5, temperature=0.2), classifier=flat)
     x, z = torch.zeros(256, 3, dtype=torch.uint8), torch.zeros(256, 8)
     y = guide(x, torch.tensor([2]), z, Draws(0, range(1), torch.device("cpu")))
     assert float(y.std()) == pytest.approx((2 * 0.5 * 0.2) ** 0.5, rel=0.05)
@@ -480,9 +480,11 @@ def test_a_damaged_model_is_one_line(trained: EHRD3PM, tmp_path: Path) -> None:
 def test_the_wrong_posterior_is_seen_on_records() -> None:
     """Trained by cross-entropy, sampled by the joint form: far too many codes (the refusal's reason)."""
     rows = embedded_cohort(3000, seed=2, codes=24, columns=False)
-    settings = config(steps=150, lr=1e-2)
+    settings = config(steps=150, learning_rate=1e-2)
     settings = replace(
-        settings, diffusion=replace(settings.diffusion, timesteps=30), training=replace(settings.training, every=150)
+        settings,
+        diffusion=replace(settings.diffusion, num_steps=30),
+        training=replace(settings.training, checkpoint_every=150),
     )
     model = EHRD3PM(settings, "cpu").fit(rows)
     right = float(model.sample(800, seed=0).lengths().mean())

@@ -157,7 +157,7 @@ def _exact_bound(process: DiscreteDiffusion) -> float:
     model, total = Oracle(process), float((LAW * process.prior_divergence(STATES)).sum())
     size = 3 if process.absorbing else 2
     noisy = torch.tensor(list(itertools.product(range(size), repeat=3)), dtype=torch.uint8)
-    for t in range(1, process.timesteps + 1):
+    for t in range(1, process.num_steps + 1):
         at, signal = torch.full((len(noisy),), t), float(process.abar[t])
         logits = model(noisy, at)
         for state, weight in zip(STATES, LAW, strict=True):
@@ -228,7 +228,7 @@ def test_a_subsequence_of_all_steps_is_full_sampling_and_fewer_cost_accuracy() -
     process = _process("uniform", 30)
     errors = [float((_exact_chain(process, subsequence(30, k)) - LAW).abs().sum() / 2) for k in (3, 10, 30)]
     assert errors == sorted(errors, reverse=True)
-    with pytest.raises(InputError, match=r"steps must be in 1\.\.30"):
+    with pytest.raises(InputError, match=r"num_steps must be in 1\.\.30"):
         subsequence(30, 31)
 
 

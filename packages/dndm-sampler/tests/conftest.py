@@ -22,6 +22,6 @@ def trained(tmp_path_factory, text_file):
     folders = {}
     for noise in ("absorbing", "multinomial"):
         folders[noise] = tmp_path_factory.mktemp(noise) / "run"
-        config = TrainConfig(noise=noise, num_steps=20, width=16, length=32, batch_size=8)
+        config = TrainConfig(noise=noise, steps=20, width=16, length=32, batch_size=8)
         train_text(folders[noise], text_file, config, 0, torch.device("cpu"))
     return folders

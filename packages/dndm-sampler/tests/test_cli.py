@@ -65,7 +65,7 @@ def test_verify_passes_and_fails_with_exit_1(cli, monkeypatch, tmp_path):
 
 
 def test_sample_fills_in_prompts_and_writes_files(cli, trained, tmp_path):
-    code, out, err = cli("sample", trained["absorbing"], "--infill", "the ____ of", "--batch-size", 3)
+    code, out, err = cli("sample", trained["absorbing"], "--infill", "the ____ of", "--n", 3)
     assert code == 0
     rows = out.splitlines()
     assert len(rows) == 3
@@ -79,8 +79,18 @@ def test_sample_fills_in_prompts_and_writes_files(cli, trained, tmp_path):
     assert all(0 < row["calls"] <= 13 for row in rows)
 
 
+def test_sample_prints_json(cli, trained, tmp_path):
+    command = ("sample", trained["absorbing"], "--length", 12, "--n", 2)
+    code, out, _ = cli(*command, "--json", "--out", tmp_path / "a.txt")
+    found = json.loads(out)
+    texts = [row["text"] for row in found["rows"]]
+    assert (code, len(texts), (tmp_path / "a.txt").read_text()) == (0, 2, "\n".join(texts) + "\n")
+    assert cli(*command)[1].splitlines() == texts
+    assert all(0 < row["calls"] <= found["calls"] for row in found["rows"])
+
+
 def test_sample_infills_with_multinomial_noise(cli, trained):
-    code, out, err = cli("sample", trained["multinomial"], "--infill", "th_ end", "--batch-size", 2)
+    code, out, err = cli("sample", trained["multinomial"], "--infill", "th_ end", "--n", 2)
     assert code == 0
     assert "is biased even with a perfect denoiser" in err
     assert all(row[:2] == "th" and row[3:] == " end" for row in out.splitlines())
@@ -118,7 +128,7 @@ def test_sample_from_a_masked_language_model_in_a_folder(cli, tmp_path):
                         max_position_embeddings=12)  # fmt: skip
     BertForMaskedLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    code, out, err = cli("sample", tmp_path, "--infill", "the [MASK] sat on [MASK] mat", "--batch-size", 2)
+    code, out, err = cli("sample", tmp_path, "--infill", "the [MASK] sat on [MASK] mat", "--n", 2)
     assert code == 0, err
     rows = [row.split() for row in out.splitlines()]
     assert all(row[0] == "the" and row[2:4] == ["sat", "on"] and len(row) == 6 for row in rows)
@@ -163,7 +173,7 @@ BAD = [
     (["train", "--text", "BINARY"], "is not UTF-8 text: byte 0"),
     (["train", "--task", "translation", "--text", "EMPTY"], "--text belongs to --task text"),
     (["train", "--training.noise", "pink"], "--training.noise: expected one of"),
-    (["train", "--training.num-steps", "many"], "--training.num-steps: expected int"),
+    (["train", "--training.steps", "many"], "--training.steps: expected int"),
     (["train", "--device", "cuda:99"], "cuda:99"),
     (["sample", "missing"], "--model missing is not a folder"),
     (["sample", "FOLDER"], "holds no trained model"),
@@ -171,7 +181,7 @@ BAD = [
     (["sample", "TRAINED", "--infill", "a_", "--prompt", "b"], "--infill or --prompt"),
     (["sample", "TRAINED", "--prompt", "long prompt", "--length", "5"], "leaves nothing of --length 5"),
     (["sample", "TRAINED", "--out", "a.csv"], ".txt or .jsonl"),
-    (["sample", "TRAINED", "--batch-size", "0"], "--batch-size must be at least 1"),
+    (["sample", "TRAINED", "--n", "0"], "--n must be at least 1"),
     (["sample", "TRAINED", "--settings.temperature", "-1"], "temperature must be 0 or more"),
     (["sample", "TRAINED", "--settings.token-correction", "loo"], "multinomial noise"),
     (["sample", "TRAINED", "--settings.top-k", "--settings.order", "left_to_right"], "contradicts order"),

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from shared_core.errors import InputError, RunError
 
 CPU = torch.device("cpu")
-SMALL = TrainConfig(num_steps=24, width=16, length=32, batch_size=8, checkpoint_every=8)
+SMALL = TrainConfig(steps=24, width=16, length=32, batch_size=8, checkpoint_every=8)
 
 
 def test_training_lowers_the_held_out_loss(tmp_path, text_file):
     losses = []
     for steps in (1, 60):
-        config = TrainConfig(num_steps=steps, width=16, length=32, batch_size=16)
+        config = TrainConfig(steps=steps, width=16, length=32, batch_size=16)
         train_text(tmp_path / str(steps), text_file, config, 0, CPU)
         losses.append(json.loads((tmp_path / str(steps) / "result.json").read_text())["held_out_loss"])
     assert losses[1] < losses[0] - 0.3
@@ -55,7 +55,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, text_file, m
 
 def test_a_killed_training_goes_on_with_the_same_command(tmp_path, text_file):
     out = tmp_path / "killed"
-    options = ["train", "--text", str(text_file), "--training.width", "16", "--training.num-steps", "120",
+    options = ["train", "--text", str(text_file), "--training.width", "16", "--training.steps", "120",
                "--training.checkpoint-every", "5", "--training.batch-size", "4",
                "--out", str(out), "--device", "cpu"]  # fmt: skip
     command = [sys.executable, "-c", "import sys; from dndm_sampler.cli import main; sys.exit(main())", *options]
@@ -69,7 +69,7 @@ def test_a_killed_training_goes_on_with_the_same_command(tmp_path, text_file):
     assert subprocess.run(command, capture_output=True).returncode == 0
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(5, 121, 5))
-    config = TrainConfig(num_steps=120, width=16, checkpoint_every=5, batch_size=4)
+    config = TrainConfig(steps=120, width=16, checkpoint_every=5, batch_size=4)
     train_text(tmp_path / "whole", text_file, config, 0, CPU)
     whole, killed = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", out))
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
@@ -132,7 +132,7 @@ def test_corruption_has_the_marginal_of_the_schedule(noise):
     ("change", "message"),
     [
         ({"noise": "gaussian"}, "noise must be absorbing or multinomial"),
-        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"width": 12}, "multiple of 8"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"held_out": 1.0}, "held_out must be from 0.01 to 0.5"),
@@ -142,7 +142,7 @@ def test_corruption_has_the_marginal_of_the_schedule(noise):
 )
 def test_bad_settings_are_refused(tmp_path, text_file, change, message):
     with pytest.raises(InputError, match=message):
-        train_text(tmp_path / "run", text_file, TrainConfig(**{"num_steps": 1, **change}), 0, CPU)
+        train_text(tmp_path / "run", text_file, TrainConfig(**{"steps": 1, **change}), 0, CPU)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -162,7 +162,7 @@ def test_translation_dialects_and_digits():
 
 
 def test_the_translation_model_trains_and_saves(tmp_path):
-    model = train_translation(tmp_path / "run", TrainConfig(num_steps=4, width=16, batch_size=8), 0, CPU)
+    model = train_translation(tmp_path / "run", TrainConfig(steps=4, width=16, batch_size=8), 0, CPU)
     loaded, task, _ = load_model(tmp_path / "run")
     source = digits(torch.tensor([120, 999_999]))
     x = references(torch.tensor([120, 999_999]))[:, 0]
@@ -199,6 +199,6 @@ def test_ngram_model_is_a_probability_law_and_prefers_its_text(text_file):
 
 
 def test_a_batch_in_which_nothing_is_masked_does_not_spoil_the_weights(tmp_path, text_file):
-    config = TrainConfig(num_steps=60, batch_size=1, length=2, width=16)
+    config = TrainConfig(steps=60, batch_size=1, length=2, width=16)
     model = train_text(tmp_path / "run", text_file, config, 0, torch.device("cpu"))
     assert all(bool(torch.isfinite(value).all()) for value in model.parameters())

@@ -53,7 +53,7 @@ def test_risk_reads_given_spectra_and_gammas(capsys, tmp_path):
 
 
 def test_curve_puts_sampled_runs_and_other_lengths_beside_the_exact_values(capsys, tmp_path):
-    result = rows(capsys, "curve", "--d", 6, "--tasks", "20,100", "--runs", 300, "--test", "5", "--step", 0.05,
+    result = rows(capsys, "curve", "--d", 6, "--tasks", "20,100", "--runs", 300, "--test", "5", "--learning-rate", 0.05,
                   "--out", tmp_path / "c")  # fmt: skip
     for row in result["rows"]:
         assert abs(row["sampled"] - row["excess"]) < 4.5 * row["sampled_error"]
@@ -90,7 +90,7 @@ def _die():
 
 
 def _train(tmp_path, name, *extra):
-    return command("train", "--out", tmp_path / name, "--d", 4, "--context", 8, "--steps", 40, "--every", 10,
+    return command("train", "--out", tmp_path / name, "--d", 4, "--context", 8, "--steps", 40, "--checkpoint-every", 10,
                    "--test", "4,8", "--prompts", 200, *extra)  # fmt: skip
 
 
@@ -98,9 +98,9 @@ def _train(tmp_path, name, *extra):
     "extra",
     [
         ("--model", "gamma", "--runs", 3),
-        ("--model", "gamma", "--pool", 5, "--batch", 2),
+        ("--model", "gamma", "--pool", 5, "--batch-size", 2),
         ("--model", "full", "--optimizer", "adam", "--design", "sphere"),
-        ("--model", "gpt2", "--layers", 1, "--width", 8, "--heads", 2, "--batch", 8),
+        ("--model", "gpt2", "--layers", 1, "--width", 8, "--heads", 2, "--batch-size", 8),
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_bits(extra, tmp_path, monkeypatch, capsys):
@@ -146,7 +146,8 @@ def test_two_processes_train_what_one_does(tmp_path, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = "train --model full --loss all --d 3 --context 5 --batch 7 --steps 30 --every 10 --lr 0.01 --prompts 50"
+    options = "train --model full --loss all --d 3 --context 5 --batch-size 7 --steps 30 --checkpoint-every 10"
+    options += " --learning-rate 0.01 --prompts 50"
     alone = rows(capsys, *options.split(), "--device", "cpu", "--out", tmp_path / "one")
     launcher = (
         f"-m torch.distributed.run --nproc-per-node 2 --master-addr localhost --master-port {port} --no-python --"
@@ -231,19 +232,19 @@ BAD = [
     (("risk", "--spectrum", "{tmp}/words.csv"), "must hold numbers"),
     (("risk", "--d", 3, "--gamma", "{tmp}/negative.csv"), "must hold a Gamma of 3 x 3, got 2 x 2"),
     (("risk", "--device", "tpu"), "device must be"),
-    (("curve", "--step", 9), "the largest stable step here is"),
+    (("curve", "--learning-rate", 9), "the largest stable step here is"),
     (("curve", "--tasks", 1), "--tasks must be a whole number of at least 2"),
     (("curve", "--schedule", "cosine"), "schedule must be"),
-    (("curve", "--batch", 0), "batch must be"),
+    (("curve", "--batch-size", 0), "batch_size must be"),
     (("curve", "--context", 0), "--context must be at least 1"),
     (("bound", "--context", 0), "at least 1"),
-    (("bound", "--step", 50), "largest stable step"),
+    (("bound", "--learning-rate", 50), "largest stable step"),
     (("bound", "--sigma", 0, "--d", 4), "sigma must be"),
     (("plan", "--target", 2), "--target must be between 0 and 1"),
     (("plan", "--target", -1, "--no-relative"), "target must be"),
     (("plan", "--most", 1), "most must be"),
     (("train", "--out", "{tmp}/t", "--steps", 0), "steps must be"),
-    (("train", "--out", "{tmp}/t", "--lr", 50), "largest stable step"),
+    (("train", "--out", "{tmp}/t", "--learning-rate", 50), "largest stable step"),
     (("train", "--out", "{tmp}/t", "--loss", "all"), "--loss is not an option of --model gamma"),
     (("train", "--out", "{tmp}/t", "--model", "full", "--layers", 2), "--layers is not an option of --model full"),
     (("train", "--out", "{tmp}/t", "--model", "full", "--runs", 2), "--runs 2 is for --model gamma"),
@@ -264,7 +265,7 @@ BAD = [
     (("estimate", "{tmp}/short.csv", "--fraction", 1.5, "--context", 1), "--fraction must be between 0 and 1"),
     (("plan", "--d", 4, "--no-relative", "--target", 5), "is met without pretraining"),
     (("risk", "--spectrum", "{tmp}/empty.csv"), "holds no numbers"),
-    (("train", "--out", "{tmp}/t", "--every", 0), "--every must be"),
+    (("train", "--out", "{tmp}/t", "--checkpoint-every", 0), "--checkpoint-every must be"),
     (("train", "--out", "{tmp}/t", "--prompts", 1), "--prompts must be"),
     (("train", "--out", "{tmp}/t", "--runs", 0), "--runs must be"),
     (("train", "--out", "{tmp}/t", "--pool", 0), "pool must be"),

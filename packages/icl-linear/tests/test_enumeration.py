@@ -101,7 +101,7 @@ def test_expected_sgd_meets_enumeration_from_any_start(case, batch):
     problem, every = _problem(case), enumeration(case)
     sizes = [0.02 / (1 + t % 3) for t in range(25)]
     mean, square = every.sgd(_gamma(7), sizes, batch)
-    run = expected_sgd(problem, 1, explicit(sizes), init=_gamma(7), batch=batch)
+    run = expected_sgd(problem, 1, explicit(sizes), init=_gamma(7), batch_size=batch)
     star = torch.diag(problem.gamma_star(1))
     assert torch.allclose(run.second_moments(), square - 2 * star * mean + star**2, rtol=1e-10)
     lam = problem.eigenvalues

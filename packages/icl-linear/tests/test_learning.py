@@ -89,8 +89,8 @@ def test_stepping_matrix_powers_and_grouping_agree(copies, n, batch, steps):
     eigenvalues = torch.tensor([1.0] * copies + [0.4] * 2 + [0.1], dtype=torch.float64)
     problem = Problem(eigenvalues, 0.9, 0.7)
     schedule = constant(max_stable_step(problem, n, batch) / 3, steps)
-    grouped = expected_sgd(problem, n, schedule, batch=batch)
-    alone = expected_sgd(problem, n, schedule, batch=batch, grouped=False)
+    grouped = expected_sgd(problem, n, schedule, batch_size=batch)
+    alone = expected_sgd(problem, n, schedule, batch_size=batch, grouped=False)
     recursion, state = _start(problem, n, batch, None, False)
     by_map = recursion
     for _ in range(steps):
@@ -114,7 +114,7 @@ def test_matrix_powers_are_the_loop(monkeypatch):
 
 def test_huge_batches_are_gradient_descent_on_the_risk(small):
     schedule = constant(0.2, 15)
-    run = expected_sgd(small, 10, schedule, batch=10**12)
+    run = expected_sgd(small, 10, schedule, batch_size=10**12)
     weights = small.eigenvalues * small.h_tilde(10)
     left = -small.gamma_star(10) * (1 - 0.2 * weights) ** 15
     assert float(run.excess) == pytest.approx(float(weights @ left**2), rel=1e-9)
@@ -248,7 +248,7 @@ def test_the_bound_and_the_effective_dimension():
 def test_the_plan_finds_the_first_number_of_tasks_that_is_enough():
     problem = make_problem("iso", 4)
     found = tasks_needed(problem, 50, 0.2, precision=0)
-    schedules = {t: make_schedule("geometric", found.step_size, t) for t in (found.tasks, found.tasks - 1)}
+    schedules = {t: make_schedule("geometric", found.learning_rate, t) for t in (found.tasks, found.tasks - 1)}
     assert float(expected_sgd(problem, 50, schedules[found.tasks]).excess) <= 0.2
     assert float(expected_sgd(problem, 50, schedules[found.tasks - 1]).excess) > 0.2
     with pytest.raises(RunError, match="needs more than 16 steps"):
@@ -264,7 +264,7 @@ def test_wrong_shapes_and_counts_are_named(small):
         (lambda: expected_sgd(small, 5, constant(0.1, 5), init=torch.ones(4)), "init must have shape 3"),
         (lambda: expected_sgd(small, 5, constant(0.1, 5), record=[9]), r"record must lie in 0\.\.5"),
         (lambda: sgd(small, 5, constant(0.1, 5), generator, init=torch.ones(2, 2)), "init must have shape 3 x 3"),
-        (lambda: sgd(small, 5, constant(0.1, 5), generator, batch=0), "batch"),
+        (lambda: sgd(small, 5, constant(0.1, 5), generator, batch_size=0), "batch_size"),
         (lambda: sample_tasks(small, 5, 2, generator, design="cube"), "design must be"),
         (lambda: run_sgd(torch.zeros(1, 3, 3), Statistics(torch.ones(1, 4, 3), torch.ones(1, 5, 3), torch.ones(1, 5)),
                          torch.ones(5)), "tasks.v must have shape 1 x 5 x 3, got 1 x 4 x 3"),

@@ -116,7 +116,7 @@ def test_dmmse_weighs_the_pool_by_its_likelihood():
 
 def test_training_reaches_the_optimum_and_evaluation_sees_it():
     problem = make_problem("iso", 2, sigma=0.5, trace=2.0)
-    training = Training(model="factored", context=10, steps=250, batch=128, lr=0.03)
+    training = Training(model="factored", context=10, steps=250, batch_size=128, learning_rate=0.03)
     model = make_model(2, training)
     train_module(model, make_optimizer(model, training), problem, training, CPU)
     gamma = model.to_gamma().detach()
@@ -128,7 +128,7 @@ def test_training_reaches_the_optimum_and_evaluation_sees_it():
 
 
 def test_a_learning_rate_that_is_too_large_ends_the_run_with_its_reason():
-    training = Training(model="gamma", context=5, steps=60, batch=4, lr=1e6, optimizer="sgd")
+    training = Training(model="gamma", context=5, steps=60, batch_size=4, learning_rate=1e6, optimizer="sgd")
     model = make_model(3, training)
     with pytest.raises(RunError, match="lower the learning rate"):
         train_module(model, make_optimizer(model, training), make_problem("iso", 3), training, CPU)
@@ -144,7 +144,7 @@ def test_modules_name_their_bad_arguments():
         (lambda: ridge_coefficients(X[:, :2], y[:, :2], 0.0), "penalty above 0"),
         (lambda: prefix_dmmse(X, y, torch.ones(2, 3), 0), "sigma"),
         (lambda: make_optimizer(LinearAttention(2), Training(optimizer="lion")), "optimizer must be"),
-        (lambda: Training(lr=-1), "lr"),
+        (lambda: Training(learning_rate=-1), "learning_rate"),
         (lambda: Training(pool=0), "pool"),
     ):
         with pytest.raises(InputError, match=says):

@@ -30,7 +30,7 @@ def csv(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(csv, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run_to_folder(RunSettings(str(csv), m=10, steps=50_000, seeds=2), folder, "cpu")
+    run_to_folder(RunSettings(str(csv), m=10, steps=50_000, runs=2), folder, "cpu")
     return folder
 
 
@@ -70,7 +70,7 @@ def test_a_run_folder_keeps_the_output_contract(finished):
     figures = {path.stem for path in (finished / "figures").iterdir()}
     assert figures == {"stable_rank", "margins", "loss", "pattern", "gram"}
     result = json.loads((finished / "result.json").read_text())
-    stored = "engine why dtype n d m gamma eta relative_step sigma0 seeds ratio norm_ratio data_hash seconds"
+    stored = "engine why dtype n d m gamma learning_rate relative_learning_rate sigma0 seeds ratio norm_ratio data_hash"
     assert set(stored.split()) <= set(result)
     header = (finished / "trajectory.csv").read_text().splitlines()[0].split(",")
     wanted = "t loss log10_loss t_times_loss w_fro sr_pos sr_neg sr_joint margin_min margin_max"
@@ -84,7 +84,7 @@ def test_a_run_folder_keeps_the_output_contract(finished):
 
 def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
-    settings = RunSettings(str(csv), m=10, steps=50_000, seeds=2)
+    settings = RunSettings(str(csv), m=10, steps=50_000, runs=2)
     save, count = run_module.save_tensors, 0
 
     def killed(path, tensors):
@@ -107,9 +107,9 @@ def test_a_killed_run_goes_on_to_the_last_bit(csv, finished, tmp_path, monkeypat
 
 def test_a_finished_run_is_not_repeated_and_another_is_refused(run_cli, csv, finished):
     before = (finished / "result.json").stat().st_mtime_ns
-    assert run_cli("run", csv, "--m", 10, "--steps", 50_000, "--seeds", 2, "--out", finished, "--device", "cpu")[0] == 0
+    assert run_cli("run", csv, "--m", 10, "--steps", 50_000, "--runs", 2, "--out", finished, "--device", "cpu")[0] == 0
     assert (finished / "result.json").stat().st_mtime_ns == before
-    code, _, err = run_cli("run", csv, "--m", 10, "--steps", 60_000, "--seeds", 2, "--out", finished, "--device", "cpu")
+    code, _, err = run_cli("run", csv, "--m", 10, "--steps", 60_000, "--runs", 2, "--out", finished, "--device", "cpu")
     assert code == 2
     assert "steps was 50000, is 60000" in err
 
@@ -135,7 +135,7 @@ def test_a_run_is_continued_three_ways(run_cli, finished, tmp_path, mode, option
 
 def test_exact_continuation_equals_one_long_run(csv, finished, tmp_path):
     continue_run(finished, "exact", steps=60_000, out=tmp_path / "more", device="cpu")
-    run_to_folder(RunSettings(str(csv), m=10, steps=60_000, seeds=2), tmp_path / "whole", "cpu")
+    run_to_folder(RunSettings(str(csv), m=10, steps=60_000, runs=2), tmp_path / "whole", "cpu")
     more, whole = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("more", "whole"))
     assert more["runs"][0]["final"]["margins"] == pytest.approx(whole["runs"][0]["final"]["margins"], rel=1e-12)
 
@@ -162,7 +162,7 @@ def killing(path, tensors):
         os.kill(os.getpid(), 9)
     save(path, tensors)
 module.save_tensors = killing
-module.run_to_folder(RunSettings(sys.argv[1], m=10, steps=50_000, seeds=2), sys.argv[2], "cpu")
+module.run_to_folder(RunSettings(sys.argv[1], m=10, steps=50_000, runs=2), sys.argv[2], "cpu")
 """
 
 
@@ -171,7 +171,7 @@ def test_a_process_that_is_killed_leaves_a_folder_that_goes_on_to_the_last_bit(r
     died = subprocess.run([sys.executable, "-c", KILLED, str(csv), str(folder), "9"], capture_output=True)
     assert died.returncode == -9
     assert not (folder / "result.json").exists()
-    options = ["--m", 10, "--steps", 50_000, "--seeds", 2, "--device", "cpu", "--quiet"]
+    options = ["--m", 10, "--steps", 50_000, "--runs", 2, "--device", "cpu", "--quiet"]
     assert run_cli("run", csv, *options, "--out", folder)[0] == 0
     for name in ("checkpoint.safetensors", "metrics.jsonl", "trajectory.csv", "margins.csv"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
@@ -199,7 +199,7 @@ def test_check_says_what_is_not_covered(run_cli):
 
 
 def test_sweep_writes_a_row_a_cell_and_goes_on(run_cli, tmp_path):
-    options = "--data.n 6 --data.d 40 --grid.ratios 1,4 --grid.gammas 0.0,0.5 --grid.sigma0s 1e-4 --grid.seeds 2 --m 5"
+    options = "--data.n 6 --data.d 40 --grid.ratios 1,4 --grid.gammas 0.0,0.5 --grid.sigma0s 1e-4 --grid.runs 2 --m 5"
     arguments = ["sweep", "near-orthogonal", *options.split(), "--steps", 2000, "--json", "--device", "cpu"]
     arguments += ["--out", tmp_path / "s"]
     code, out, _ = run_cli(*arguments)
@@ -229,11 +229,11 @@ BAD = [
     (["run", "no.csv"], "there is no file no.csv"),
     (["run", "gaussian", "--gamma", "1"], "gamma must be in [0, 1)"),
     (["run", "gaussian", "--m", "0"], "m must be at least 1"),
-    (["run", "gaussian", "--eta", "-1"], "eta must be a finite number > 0"),
-    (["run", "gaussian", "--eta", "0"], "eta must be a finite number > 0"),
+    (["run", "gaussian", "--learning-rate", "-1"], "eta must be a finite number > 0"),
+    (["run", "gaussian", "--learning-rate", "0"], "eta must be a finite number > 0"),
     (["run", "gaussian", "--sigma0", "-1"], "sigma0 must be"),
     (["run", "gaussian", "--steps", "0"], "steps must be at least 1"),
-    (["run", "gaussian", "--seeds", "0"], "seeds must be at least 1"),
+    (["run", "gaussian", "--runs", "0"], "runs must be at least 1"),
     (["run", "gaussian", "--engine", "fast"], "engine"),
     (["run", "gaussian", "--data.n", "0"], "n must be at least 1"),
     (["run", "gaussian", "--device", "tpu"], "device must be"),
@@ -246,9 +246,9 @@ BAD = [
     (["continue", "nowhere"], "config.yaml is missing"),
     (["sweep", "gaussian", "--grid.ratios", "1,2"], "belong to the source near-orthogonal"),
     (["sweep", "gaussian", "--grid.gammas", "2.0"], "gamma must be in"),
-    (["sweep", "gaussian", "--grid.seeds", "0"], "grid.seeds"),
+    (["sweep", "gaussian", "--grid.runs", "0"], "grid.runs"),
     (["sweep", "gaussian", "--grid.gammas", "[]"], "grid.gammas must hold"),
-    (["sweep", "gaussian", "--grid.relative-steps", "0"], "grid.relative_steps must be > 0"),
+    (["sweep", "gaussian", "--grid.relative-learning-rates", "0"], "grid.relative_learning_rates must be > 0"),
     (["sweep", "near-orthogonal", "--grid.ratios", "0.001"], "too low for 10 such points"),
     (["limits", "gaussian", "--gamma", "nan"], "--gamma"),
     (["run", "gaussian", "--seed", "-1"], "seed must be in"),
@@ -301,4 +301,4 @@ def test_an_interrupted_continuation_leaves_its_run_alone(finished):
     trajectory, settings = load_run(finished, "cpu")
     assert trajectory.engine.t == 50_000
     assert settings.data == DataOptions()
-    assert Grid().seeds == 3
+    assert Grid().runs == 3

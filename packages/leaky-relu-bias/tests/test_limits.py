@@ -254,11 +254,11 @@ def test_check_reports_every_condition_with_the_constants_given(points):
     strict = check_assumptions(*points, TwoLayerNet(m=50), orthogonality=100.0)
     assert strict["ratio"].passed is False
     assert strict["ratio"].wanted == ">= 100"
-    assert strict["relative_step"].value == pytest.approx(0.2)
+    assert strict["relative_learning_rate"].value == pytest.approx(0.2)
     relu = check_assumptions(*points, TwoLayerNet(m=1, gamma=0.0))
     assert relu["active_neurons"].passed is False
-    with pytest.raises(InputError, match="constant step must be > 0"):
-        check_assumptions(*points, step=0.0)
+    with pytest.raises(InputError, match="constant relative_learning_rate must be > 0"):
+        check_assumptions(*points, relative_learning_rate=0.0)
 
 
 def test_patterns_of_the_wrong_shape_are_refused(points):

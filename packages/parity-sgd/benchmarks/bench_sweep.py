@@ -25,7 +25,7 @@ def run() -> list[Comparison]:
     for k, (m, ds) in end_to_end_sizes("laptop").items():
         for d in ds:
             start = time.perf_counter()
-            table = end_to_end_batch(k, [d], width=m, seeds=SEEDS, needed=NEEDED, seed=20_000, learning_rate=ETA)
+            table = end_to_end_batch(k, [d], width=m, runs=SEEDS, needed=NEEDED, seed=20_000, learning_rate=ETA)
             middle = time.perf_counter()
             accuracies = plain_cells(table)
             mine.append(middle - start)
@@ -54,7 +54,7 @@ def plain_cells(table: pd.DataFrame) -> list[float]:
     k, d = int(table["k"].iloc[0]), int(table["d"].iloc[0])
     test = draw(4096, d, k, torch.Generator().manual_seed(1))
     return [
-        plain_run(k, d, int(row.batch), int(row.width), int(row.steps), int(row.seed), test, ETA)
+        plain_run(k, d, int(row.batch_size), int(row.width), int(row.steps), int(row.seed), test, ETA)
         for row in table.itertuples()
     ]
 
@@ -64,10 +64,10 @@ def agree(cells: pd.DataFrame) -> bool:
 
     Our sweep stops at a success, which favours lucky last cells by a little: these are left out of the count.
     """
-    last = cells.groupby(["k", "d"])["batch"].transform("max")
-    for _, group in cells[cells["batch"] < last].groupby("k"):
+    last = cells.groupby(["k", "d"])["batch_size"].transform("max")
+    for _, group in cells[cells["batch_size"] < last].groupby("k"):
         # both sides' share of successes per cell; cells near a threshold dominate the variance
-        share = group.groupby(["d", "batch"])[["success", "plain"]].mean().mean(axis=1)
+        share = group.groupby(["d", "batch_size"])[["success", "plain"]].mean().mean(axis=1)
         spread = (2 * SEEDS * (share * (1 - share)).clip(lower=0.02).sum()) ** 0.5
         if abs(int(group["success"].sum()) - int(group["plain"].sum())) > 4 * spread:
             return False

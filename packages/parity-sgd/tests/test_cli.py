@@ -31,11 +31,11 @@ def small_train(tmp_path: Path) -> list[object]:
         12,
         "--support",
         "1,5",
-        "--batch",
+        "--batch-size",
         300,
         "--steps",
         20,
-        "--seeds",
+        "--runs",
         2,
         "--out",
         tmp_path / "run",
@@ -114,7 +114,7 @@ def test_an_interrupted_sweep_measures_only_what_is_missing(
 ) -> None:
     from parity_sgd import studies
 
-    sweep = ["scaling", "--k", 2, "--ds", "16,8,12,8", "--seeds", 3, "--json", "--out"]
+    sweep = ["scaling", "--k", 2, "--ds", "16,8,12,8", "--runs", 3, "--json", "--out"]
     assert call(*sweep, tmp_path / "whole") == 0
     whole = capsys.readouterr().out
     assert [row["d"] for row in json.loads(whole)] == [8, 12, 16]
@@ -136,7 +136,7 @@ def test_an_interrupted_sweep_measures_only_what_is_missing(
 
 
 def test_predict_and_its_warning_number(capsys: pytest.CaptureFixture) -> None:
-    assert call("predict", "--k", 4, "--width", 64, "--seeds", 3, "--json") == 0
+    assert call("predict", "--k", 4, "--width", 64, "--runs", 3, "--json") == 0
     captured = capsys.readouterr()
     assert [row["start"] for row in json.loads(captured.out)] == ["seed 0", "seed 1", "seed 2"]
     assert "ends perfect with probability 0.5" in captured.err
@@ -145,7 +145,7 @@ def test_predict_and_its_warning_number(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("kind", ["per-step", "end-to-end"])
 def test_scaling(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / kind
-    assert call("scaling", "--k", 2, "--ds", "8,16", "--kind", kind, "--seeds", 4, "--out", out, "--json") == 0
+    assert call("scaling", "--k", 2, "--ds", "8,16", "--kind", kind, "--runs", 4, "--out", out, "--json") == 0
     captured = capsys.readouterr()
     assert [row["d"] for row in json.loads(captured.out)] == [8, 16]
     assert "exponent in d" in captured.err
@@ -154,7 +154,7 @@ def test_scaling(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
 
 
 def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["--d", 12, "--k", 2, "--batch", 500, "--seeds", 2, "--steps", 15, "--out", tmp_path / "a"]
+    arguments = ["--d", 12, "--k", 2, "--batch-size", 500, "--runs", 2, "--steps", 15, "--out", tmp_path / "a"]
     assert call("ablate", *arguments) == 0
     out = capsys.readouterr().out
     for study in ("dead-zone", "threshold", "basis", "sign", "width", "learning-rate"):
@@ -163,7 +163,10 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_neurons_follow_the_closed_form(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert call("neurons", "--d", 10, "--k", 2, "--steps", 20, "--batch", 20000, "--out", tmp_path / "n", "--json") == 0
+    assert (
+        call("neurons", "--d", 10, "--k", 2, "--steps", 20, "--batch-size", 20000, "--out", tmp_path / "n", "--json")
+        == 0
+    )
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 21
     for row in rows:
@@ -174,7 +177,7 @@ def test_neurons_follow_the_closed_form(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_sample_then_fit(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "data.csv"
-    assert call("sample", path, "--d", 16, "--n", 4000, "--support", "2,9", "--noise", 0.1) == 0
+    assert call("sample", "--out", path, "--d", 16, "--n", 4000, "--support", "2,9", "--label-noise", 0.1) == 0
     assert call("fit", path, "--k", 2, "--methods", "sign-sgd,elimination,brute-force") == 0
     out = capsys.readouterr().out
     assert "sign-sgd: label = XOR(x2, x9), confirmed" in out
@@ -219,28 +222,29 @@ BAD = [
     (["scaling", "--ds", "8,16"], "give --k"),
     (["scaling", "--k", 2], "at least two different dimensions"),
     (["fit", "nowhere.csv"], "give --k"),
-    (["sample", "data.csv", "--k", 2], "give --d"),
+    (["sample", "--out", "data.csv", "--k", 2], "give --d"),
+    (["sample", "--d", 4, "--k", 2], "give --out"),
     (["train", "--d", 8, "--k", 9], "k must be in 1..d = 1..8, got 9"),
     (["train", "--d", 8, "--k", 0], "k must be in"),
     (["train", "--d", 8, "--support", "1,1"], "twice"),
     (["train", "--d", 8, "--support", "1,8"], "0..d-1 = 0..7"),
     (["train", "--d", 8, "--k", 2, "--width", 0], "width must be at least 1"),
-    (["train", "--d", 8, "--k", 2, "--batch", 0], "batch must be at least 1"),
+    (["train", "--d", 8, "--k", 2, "--batch-size", 0], "batch-size must be at least 1"),
     (["train", "--d", 8, "--k", 2, "--learning-rate", 0], "learning-rate must be positive"),
     (["train", "--d", 8, "--k", 2, "--decay", 11], "decay * learning-rate must be at most 1"),
     (["train", "--d", 8, "--k", 2, "--rho", -1], "rho must not be negative"),
     (["train", "--d", 8, "--k", 2, "--rho", 2], "rho = 2 is not below the signal"),
-    (["train", "--d", 8, "--k", 2, "--noise", 0.4, "--rho", 0.5], "signal (1 - 2 noise) k! = 0.4"),
-    (["train", "--d", 8, "--k", 2, "--noise", 0.7], "noise must be in [0, 0.5)"),
-    (["train", "--d", 8, "--k", 2, "--seeds", 0], "seeds must be at least 1"),
+    (["train", "--d", 8, "--k", 2, "--label-noise", 0.4, "--rho", 0.5], "signal (1 - 2 label_noise) k! = 0.4"),
+    (["train", "--d", 8, "--k", 2, "--label-noise", 0.7], "label-noise must be in [0, 0.5)"),
+    (["train", "--d", 8, "--k", 2, "--runs", 0], "runs must be at least 1"),
     (["train", "--d", 8, "--k", 2, "--seed", -1], "seed must be in"),
     (["train", "--d", 8, "--k", 2, "--log-every", 0], "log-every must be at least 1"),
     (["train", "--d", 8, "--k", 2, "--device", "tpu"], "device must be auto"),
     (["train", "--d", "eight", "--k", 2], "--d"),
     (["train", "--d", 1000000, "--k", 80, "--width", 8], "range of a float"),
     (["train", "--d", 20, "--k", 15], "width * d = 1073741824 * 20 numbers are beyond 2^31"),
-    (["train", "--d", 20, "--k", 2, "--batch", 10**21], "batch must be at most 1e+12, got 1e+21"),
-    (["sample", "data.csv", "--d", 4, "--n", 10**14, "--k", 2], "numbers are beyond 2^31"),
+    (["train", "--d", 20, "--k", 2, "--batch-size", 10**21], "batch-size must be at most 1e+12, got 1e+21"),
+    (["sample", "--out", "data.csv", "--d", 4, "--n", 10**14, "--k", 2], "numbers are beyond 2^31"),
     (["predict", "--k", 2, "--width", 0], "width must be at least 1"),
     (["predict", "--k", 12, "--width", 8], "k must be at most 10"),
     (["scaling", "--k", 6, "--ds", "100,200"], "at most 1e+12 can be drawn"),
@@ -254,15 +258,15 @@ BAD = [
     (["predict", "--checkpoint", __file__], "is not a safetensors file"),
     (["scaling", "--k", 2, "--ds", "8"], "at least two different dimensions"),
     (["scaling", "--k", 3, "--ds", "2,8"], "none below k = 3"),
-    (["scaling", "--k", 2, "--ds", "8,16", "--seeds", 1], "seeds must be at least 2"),
+    (["scaling", "--k", 2, "--ds", "8,16", "--runs", 1], "runs must be at least 2"),
     (["scaling", "--k", 2, "--ds", "8,16", "--kind", "other"], "--kind"),
     (["ablate", "--d", 8, "--k", 2, "--studies", "colour"], "there is no study 'colour'"),
     (["neurons", "--d", 8], "give k"),
     (["fit", "nowhere.csv", "--k", 2], "nowhere.csv does not exist"),
     (["fit", __file__, "--k", 2], "must end in .csv, .tsv or .parquet"),
     (["fit", "nowhere.csv", "--k", 2, "--methods", "magic"], "--methods"),
-    (["sample", "data.txt", "--d", 4, "--n", 5, "--k", 2], "must end in .csv"),
-    (["sample", "data.csv", "--d", 4, "--n", 0, "--k", 2], "at least 1"),
+    (["sample", "--out", "data.txt", "--d", 4, "--n", 5, "--k", 2], "must end in .csv"),
+    (["sample", "--out", "data.csv", "--d", 4, "--n", 0, "--k", 2], "at least 1"),
     (["reproduce", "--claims", "all-of-it"], "there is no claim 'all-of-it'"),
 ]
 

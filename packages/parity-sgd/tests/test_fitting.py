@@ -80,7 +80,7 @@ def test_p_values_are_those_of_chance_where_nothing_is_planted() -> None:
 def test_the_interval_holds_the_label_noise_as_often_as_it_says() -> None:
     inside = 0
     for seed in range(200):
-        X, y = SparseParity(8, [1, 5], noise=0.1, seed=seed).sample(600)
+        X, y = SparseParity(8, [1, 5], label_noise=0.1, seed=seed).sample(600)
         found = fit_support(X, y, 2, method="brute-force", seed=seed)
         inside += found.agreement_low <= 0.9 <= found.agreement_high
     assert inside / 200 > 0.95 - 3 * (0.05 * 0.95 / 200) ** 0.5
@@ -121,7 +121,7 @@ def test_elimination_knows_when_it_cannot() -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_brute_force_finds_the_strongest_support(k: int) -> None:
     support = [2, 5, 6, 9][:k]
-    X, y = SparseParity(11, support, noise=0.2, seed=2).sample(2000)
+    X, y = SparseParity(11, support, label_noise=0.2, seed=2).sample(2000)
     found, correlation = brute_force(X, y, k)
     assert found == tuple(support)
     assert correlation == pytest.approx(0.6, abs=0.1)
@@ -149,7 +149,7 @@ def test_every_method_answers_on_the_same_split() -> None:
 
 def test_plain_sgd_diverges_at_the_learning_rate_of_sign_sgd() -> None:
     X, y = SparseParity(16, k=3).sample(4000)
-    W, _ = sgd_same_network(X, y, 3, width=32, batch=1000, steps=60, learning_rate=0.1, decay=1.0)
+    W, _ = sgd_same_network(X, y, 3, width=32, batch_size=1000, steps=60, learning_rate=0.1, decay=1.0)
     assert not torch.isfinite(W).all()
 
 
@@ -226,7 +226,7 @@ def test_biased_and_correlated_columns_are_warned_about(caplog: pytest.LogCaptur
         (2, {"learning_rate": float("nan")}, "learning-rate"),
         (2, {"decay": float("nan")}, "decay"),
         (2, {"decay": 11.0}, "decay"),
-        (2, {"noise": 0.5}, "noise"),
+        (2, {"label_noise": 0.5}, "noise"),
     ],
 )
 def test_bad_fit_settings(k: int, settings: dict, message: str) -> None:

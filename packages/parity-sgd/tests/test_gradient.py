@@ -48,7 +48,7 @@ def test_the_first_step_is_exact_integers_however_the_batch_is_cut(rows: int) ->
 
 
 def test_counts_and_rows_agree_on_the_same_points() -> None:
-    task = SparseParity(9, [0, 4, 8], noise=0.1, seed=3)
+    task = SparseParity(9, [0, 4, 8], label_noise=0.1, seed=3)
     W, a = random_weights(9, 8, torch.Generator().manual_seed(0))
     codes, weights, total = task.counts(5000)
     repeated = codes.repeat_interleave(weights.abs().long(), dim=0)
@@ -62,7 +62,7 @@ def test_counts_have_the_law_of_rows(noise: float) -> None:
     B, repeats = 200, 1200
     laws = []
     for draw in ("rows", "counts"):
-        task = SparseParity(6, k=2, noise=noise, seed=1)
+        task = SparseParity(6, k=2, label_noise=noise, seed=1)
         G = torch.stack([batch_gradient(W, a, 2, *getattr(task, draw)(B)).flatten() for _ in range(repeats)])
         laws.append((G.mean(0), torch.cov(G.T)))
     spread = laws[0][1].diagonal().sqrt()
@@ -71,16 +71,16 @@ def test_counts_have_the_law_of_rows(noise: float) -> None:
 
 
 def test_the_stream_does_not_depend_on_how_it_is_cut() -> None:
-    task = SparseParity(13, k=3, noise=0.3, seed=5)
+    task = SparseParity(13, k=3, label_noise=0.3, seed=5)
     codes, y = task.draw(6, 11)
-    other = SparseParity(13, k=3, noise=0.3, seed=5)
+    other = SparseParity(13, k=3, label_noise=0.3, seed=5)
     pieces = [other.draw(n, 11) for n in (1, 3, 2)]
     assert torch.equal(codes, torch.cat([piece[0] for piece in pieces]))
     assert torch.equal(y, torch.cat([piece[1] for piece in pieces]))
 
 
 def test_samples_obey_the_law() -> None:
-    task = SparseParity(10, [1, 5, 9], noise=0.1, seed=0)
+    task = SparseParity(10, [1, 5, 9], label_noise=0.1, seed=0)
     X, y = task.sample(20_000)
     wrong = (X[:, [1, 5, 9]].prod(1) != y).float().mean().item()
     assert wrong == pytest.approx(0.1, abs=0.01)

@@ -38,7 +38,7 @@ def test_the_stream_is_numpys_sfc64() -> None:
 
 @pytest.mark.parametrize(("d", "k", "m", "batch", "steps", "noise"), CASES)
 def test_a_compiled_run_is_the_step_by_step_one(d: int, k: int, m: int, batch: int, steps: int, noise: float) -> None:
-    task = SparseParity(d, k=k, noise=noise)
+    task = SparseParity(d, k=k, label_noise=noise)
     trainer = Trainer(task, settings_of(k, m, batch, steps, noise), seed=3)
     stream, W = task.with_seed(3), trainer.W0.clone()
     for _ in range(steps):
@@ -53,7 +53,7 @@ def test_a_compiled_run_is_the_step_by_step_one(d: int, k: int, m: int, batch: i
 def test_leaving_out_what_cannot_move_changes_nothing(
     d: int, k: int, m: int, batch: int, steps: int, noise: float
 ) -> None:
-    task = SparseParity(d, k=k, noise=noise)
+    task = SparseParity(d, k=k, label_noise=noise)
     runs = [Trainer(task, settings_of(k, m, batch, steps, noise, prune), seed=1) for prune in (False, True)]
     for run in runs:
         run.advance(steps)
@@ -111,8 +111,8 @@ def test_after_an_error_no_thread_begins_another_item() -> None:
 
 
 def test_a_stacked_sweep_is_its_single_runs_whatever_the_stacking() -> None:
-    table = end_to_end_batch(2, [10, 16, 40], width=32, seeds=5, needed=4, seed=30)
-    for (d, batch), cell in table.groupby(["d", "batch"]):
+    table = end_to_end_batch(2, [10, 16, 40], width=32, runs=5, needed=4, seed=30)
+    for (d, batch), cell in table.groupby(["d", "batch_size"]):
         shared = {"width": 32, "learning_rate": 0.1, "threshold": 0.5}
         seeds = cell["seed"].tolist()
         for parts in ([seeds[:2], seeds[2:]], [[seed] for seed in seeds[::-1]]):

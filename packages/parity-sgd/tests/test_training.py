@@ -48,7 +48,7 @@ def test_unlucky_starts_end_at_their_predicted_accuracy() -> None:
 @pytest.mark.parametrize("batch", [300, 20000])
 @pytest.mark.parametrize(("d", "noise"), [(20, 0.0), (10, 0.1)])
 def test_a_resumed_run_is_bit_identical(batch: int, d: int, noise: float) -> None:
-    task, settings = SparseParity(d, k=2, noise=noise), SignSGD(16, batch, 20, 0.5)
+    task, settings = SparseParity(d, k=2, label_noise=noise), SignSGD(16, batch, 20, 0.5)
     whole = Trainer(task, settings, 3)
     whole.advance(20)
     first, second = Trainer(task, settings, 3), Trainer(task, settings, 3)
@@ -116,8 +116,8 @@ def test_the_reference_path_on_other_types_is_the_fused_one() -> None:
 
 
 def test_label_noise_is_survived() -> None:
-    task = SparseParity(32, k=2, noise=0.2)
-    runs = train(task, SignSGD.default(task, batch=4000), seeds=range(2))
+    task = SparseParity(32, k=2, label_noise=0.2)
+    runs = train(task, SignSGD.default(task, batch_size=4000), seeds=range(2))
     assert all(run.accuracy.value == 1 for run in runs)
 
 
@@ -149,7 +149,7 @@ print(peak(8_000_000) - small)  # its packed bits alone are 64 MB, its coordinat
     ("changes", "message"),
     [
         ({"width": 0}, "width must be at least 1, got 0"),
-        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch-size must be at least 1, got 0"),
         ({"steps": -1}, "steps must be at least 1, got -1"),
         ({"learning_rate": 0.0}, "learning-rate must be positive, got 0"),
         ({"decay": -1.0}, "decay must not be negative"),
@@ -168,7 +168,7 @@ def test_bad_settings_are_refused_in_a_line(changes: dict, message: str) -> None
 @pytest.mark.parametrize(("d", "k"), [(1000, 13), (300, 200)])
 def test_powers_beyond_float32_are_refused(d: int, k: int) -> None:
     with pytest.raises(InputError, match="range of a float32"):
-        SignSGD.default(SparseParity(d, k=k), width=8, batch=100)
+        SignSGD.default(SparseParity(d, k=k), width=8, batch_size=100)
     SignSGD(8, 100, 10, 0.5).check(SparseParity(1000, k=2))
 
 
@@ -183,7 +183,7 @@ def test_powers_beyond_float32_are_refused(d: int, k: int) -> None:
         ({"d": 4, "support": [1, 4]}, "0..d-1 = 0..3"),
         ({"d": 4, "support": []}, "empty"),
         ({"d": 4, "support": [1], "k": 2}, "disagrees"),
-        ({"d": 4, "k": 2, "noise": 0.5}, "noise must be in"),
+        ({"d": 4, "k": 2, "label_noise": 0.5}, "label-noise must be in"),
         ({"d": 4, "k": 2, "seed": -1}, "seed must be in"),
     ],
 )

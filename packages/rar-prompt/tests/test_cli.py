@@ -66,13 +66,19 @@ def test_gen_run_report_compare_label_score(run_cli, model, tmp_path, monkeypatc
     assert (code, json.loads(out)["lost"], json.loads(out)["gained"]) == (0, 6, 6)
     assert run_cli("report", "run", "--csv")[0] == 0
     assert (tmp_path / "run" / "conditions.csv").read_text().count("\n") == 6
-    answers = iter(["r", "x", "w", "u", "q"])
+    answers = iter(["r", "x", "w", "u", "q", "q"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     code, out, _ = run_cli("label", "run", "--n", 8)
     assert code == 0
     assert "labels: 3" in out
     assert "two-step" not in out, "the reviewer must not see the method"
     assert "scripted" not in out
+    code, out, err = run_cli("label", "run", "--n", 8, "--json")
+    assert (code, json.loads(out)["labels"], "question: " in err) == (0, 3, True)
+    code, out, _ = run_cli("report", "run", "--json")
+    assert json.loads(out)["answered"] == json.loads((tmp_path / "run" / "result.json").read_text())["answered"]
+    code, out, _ = run_cli("gen", "last-letters", "--n", 3, "--gen.words", 1, "--out", "one.jsonl", "--json")
+    assert (json.loads(out)["questions"], len(json.loads(out)["answer"])) == (3, 1)
     (tmp_path / "replies.jsonl").write_text(
         "".join(json.dumps({"id": f"coin-flip-{i:04d}", "reply": "yes"}) + "\n" for i in range(12))
     )

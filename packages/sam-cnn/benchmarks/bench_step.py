@@ -2,7 +2,11 @@
 
 Every side trains its own copy of the model on the same batches with SGD and momentum, called as a user calls it; the
 time of the optimiser's calls in a real loop is summed, and that of a plain `torch.optim.SGD` in the same loop is taken
-off. Sides alternate within a step. Each measurement is the smallest of several steps. Weights must agree at the end.
+off. Within a step the sides go in random order: a side's cost depends on whose code ran before it. Each measurement is
+the smallest of several steps. Weights must agree at the end.
+
+Rows `step` are the default, `restore="copy"`, which goes everywhere; rows `step-pointer` have `restore="pointer"`, for
+a plain loop in one process. Each is measured by itself beside the peers.
 
 davda54/sam is not on PyPI: SAM_CNN_DAVDA54 names a local checkout, and its rows are left out where it is not set.
 """
@@ -11,7 +15,9 @@ import copy
 import importlib.metadata
 import importlib.util
 import os
+import random
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +26,7 @@ from sam_cnn import SAM
 from shared_core.benchmark import Comparison, compare
 
 STEPS, REPEATS = 16, 7
+SETTINGS = {"step": {"restore": "copy"}, "step-pointer": {"restore": "pointer"}}
 
 
 def davda54():
@@ -74,15 +81,23 @@ class Side:
         return time.perf_counter() - start
 
 
-def measure(model, x, kinds, options):
+def turns(names, shuffle, in_a_row):
+    """Whose step is next, in one repeat."""
+    if in_a_row:
+        shuffle(names)
+        return [name for name in names for _ in range(STEPS)]
+    return [name for _ in range(STEPS) for name in shuffle(names) or names]
+
+
+def measure(model, x, kinds, options, in_a_row=False):
     """{side: smallest seconds of each repeat}, and whether all SAMs ended at the same weights."""
     sides = {name: Side(model, kind, options) for name, kind in kinds.items()}
     seconds = {name: [] for name in sides}
+    shuffle = random.Random(0).shuffle
     for repeat in range(REPEATS + 1):
         best = dict.fromkeys(sides, float("inf"))
-        for _ in range(STEPS):
-            for name, side in sides.items():
-                best[name] = min(best[name], side.step(x))
+        for name in turns(list(sides), shuffle, in_a_row):
+            best[name] = min(best[name], sides[name].step(x))
         if repeat:  # the first warms up
             for name, value in best.items():
                 seconds[name].append(value)
@@ -92,31 +107,32 @@ def measure(model, x, kinds, options):
     return seconds, bool(all((end - ends[0]).abs().max() < 1e-3 * moved for end in ends))
 
 
-def rows(models, *, base_step_counts=False, **options):
-    """One comparison a model and peer; the base optimiser's own step is taken off unless it counts.
+def rows(models, settings=SETTINGS, *, base_step_counts=False, in_a_row=False, **options):
+    """One comparison a model, setting and peer; the base optimiser's own step is taken off unless it counts.
 
+    `settings` are ids of rows with the options of our side; `in_a_row` gives each side its turn for a whole repeat;
     `options` go to every side's base optimiser.
     """
-    kinds = {"plain": None, "ours": SAM, **peers()}
     results = []
-    for name, make in models.items():
-        torch.manual_seed(0)
-        model, x = make()
-        seconds, same = measure(model, x, kinds, options)
-        tensors = list(model.parameters())
-        size = f"{name}: {sum(p.numel() for p in tensors)} parameters in {len(tensors)} tensors"
-        for peer in kinds:
-            if peer in ("plain", "ours"):
-                continue
-            extra = {
-                side: [
-                    1e3 * (a - b * (not base_step_counts)) for a, b in zip(seconds[side], seconds["plain"], strict=True)
-                ]
-                for side in ("ours", peer)
-            }
+    for id, ours in settings.items():
+        kinds = {"plain": None, "ours": partial(SAM, **ours), **peers()}
+        for name, make in models.items():
+            torch.manual_seed(0)
+            model, x = make()
+            seconds, same = measure(model, x, kinds, options, in_a_row)
+            tensors = list(model.parameters())
+            size = f"{name}: {sum(p.numel() for p in tensors)} parameters in {len(tensors)} tensors"
             question = f"{size}; beyond two passes" + ("" if base_step_counts else " and a plain SGD step")
-            question += "".join(f", {name}={value}" for name, value in options.items())
-            results.append(compare("step", question, peer, extra["ours"], extra[peer], same_result=same, unit="ms"))
+            question += "".join(f", {name}={value}" for name, value in {**ours, **options}.items())
+            for peer in list(kinds)[2:]:
+                extra = {
+                    side: [
+                        1e3 * (a - b * (not base_step_counts))
+                        for a, b in zip(seconds[side], seconds["plain"], strict=True)
+                    ]
+                    for side in ("ours", peer)
+                }
+                results.append(compare(id, question, peer, extra["ours"], extra[peer], same_result=same, unit="ms"))
     return results
 
 

@@ -54,6 +54,15 @@ def shard(x, y, variant):
     return {"weights": weights, "steps": optimizer.steps, "skipped": optimizer.skipped}
 
 
+def pointers():
+    """What is said to restore="pointer" with a model in two processes."""
+    ddp = nn.parallel.DistributedDataParallel(nn.Linear(5, 1).double())
+    try:
+        SAM(ddp.parameters(), torch.optim.SGD, lr=0.1, model=ddp, restore="pointer")
+    except ValueError as error:
+        return str(error)
+
+
 def main(port, out, rank):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
@@ -63,6 +72,7 @@ def main(port, out, rank):
     modes = ("global", "local", "accumulate full", "accumulate micro")
     found = {mode: train(mode, rank, x, y) for mode in modes}
     found |= {f"sharded {variant}": shard(x, y, variant) for variant in ("sam", "gsam", "looksam")}
+    found["pointers"] = pointers()
     Path(out, f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

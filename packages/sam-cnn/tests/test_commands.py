@@ -28,9 +28,11 @@ def result(capsys, *arguments):
 
 
 def test_simulate_compares_algorithms_in_one_cell(capsys, tmp_path):
-    cell = ("--d", 100_000, "--n", 8, "--m", 4, "--p", 0.1, "--steps", 60, "--sam-steps", 40, "--runs", 5)
-    found = result(capsys, "simulate", *cell, "--tau", "0,auto,0.02", "--eta", "auto", "--out", tmp_path / "s")
-    assert [row["algorithm"] for row in found["rows"]] == ["GD", "SAM tau auto", "SAM tau 0.02"]
+    cell = ("--d", 100_000, "--n", 8, "--m", 4, "--label-noise", 0.1, "--steps", 60, "--sam-steps", 40, "--runs", 5)
+    found = result(
+        capsys, "simulate", *cell, "--rho", "0,auto,0.02", "--learning-rate", "auto", "--out", tmp_path / "s"
+    )
+    assert [row["algorithm"] for row in found["rows"]] == ["GD", "SAM rho auto", "SAM rho 0.02"]
     for row in found["rows"]:
         assert row["noisy_error"] == pytest.approx(0.1 + 0.8 * row["clean_error"])
     assert (tmp_path / "s" / "rows.csv").read_text().startswith("algorithm,clean_error")
@@ -39,10 +41,10 @@ def test_simulate_compares_algorithms_in_one_cell(capsys, tmp_path):
 
 
 def test_phase_draws_maps_and_goes_on_after_a_kill(capsys, tmp_path, monkeypatch):
-    options = ("--d", "500:5000:3", "--mu", "1:9:5", "--n", 8, "--m", 4, "--runs", 3, "--points", 100, "--tau", "0,0.1")
+    options = ("--d", "500:5000:3", "--mu", "1:9:5", "--n", 8, "--m", 4, "--runs", 3, "--points", 100, "--rho", "0,0.1")
     whole = result(capsys, "phase", *options, "--out", tmp_path / "whole")
     assert len(whole["rows"]) == 30
-    assert whole["benign_fraction"]["SAM tau 0.1"] >= whole["benign_fraction"]["GD"]
+    assert whole["benign_fraction"]["SAM rho 0.1"] >= whole["benign_fraction"]["GD"]
     assert {item.name for item in (tmp_path / "whole" / "figures").iterdir()} == {"phase.png", "boundary.png"}
     from sam_cnn import verbs
 
@@ -63,10 +65,10 @@ def test_phase_draws_maps_and_goes_on_after_a_kill(capsys, tmp_path, monkeypatch
 
 
 def test_phase_on_a_logarithmic_axis_and_a_diverged_cell(capsys, tmp_path):
-    options = ("--d", "500:50000:2:log", "--mu", "2,4", "--n", 4, "--m", 2, "--runs", 2, "--points", 20, "--tau", "0")
-    found = result(capsys, "phase", *options, "--eta", "1e308", "--out", tmp_path / "nan")
+    options = ("--d", "500:50000:2:log", "--mu", "2,4", "--n", 4, "--m", 2, "--runs", 2, "--points", 20, "--rho", "0")
+    found = result(capsys, "phase", *options, "--learning-rate", "1e308", "--out", tmp_path / "nan")
     assert [row["error"] for row in found["rows"]] == ["nan"] * 4
-    assert result(capsys, "phase", *options, "--eta", "1e308", "--out", tmp_path / "nan") == found
+    assert result(capsys, "phase", *options, "--learning-rate", "1e308", "--out", tmp_path / "nan") == found
 
 
 def test_mechanism_shows_both_points(capsys, tmp_path):
@@ -88,7 +90,7 @@ def small_npz(path, classes=3):
     return path
 
 
-TRAIN = ("--epochs", 4, "--batch", 20, "--label-noise", 0.2)
+TRAIN = ("--epochs", 4, "--batch-size", 20, "--label-noise", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,17 @@ def test_a_killed_training_goes_on_to_the_same_bits(capsys, tmp_path, monkeypatc
 
 
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bits(tmp_path):
-    options = ["train", "--data", small_npz(tmp_path / "d.npz"), "--epochs", 25, "--batch", 20, "--label-noise", 0.2]
+    options = [
+        "train",
+        "--data",
+        small_npz(tmp_path / "d.npz"),
+        "--epochs",
+        25,
+        "--batch-size",
+        20,
+        "--label-noise",
+        0.2,
+    ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "sam-cnn"), *map(str, options), "--quiet", "--out", str(cut)],
@@ -218,11 +230,11 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path
     np.savez(tmp_path / "float.npz", x=np.zeros((20, 8, 8)), y=np.zeros(20))
     np.savez(tmp_path / "nan.npz", x=np.full((20, 8, 8), np.nan), y=np.zeros(20, int))
     table = {
-        ("simulate", "--p", 0.5): "p, the probability of a flipped label",
+        ("simulate", "--label-noise", 0.5): "label_noise (p, the probability of a flipped label",
         ("simulate", "--P", 1): "P must be an integer >= 2",
         ("simulate", "--d", 41): "d must be at least 42",
-        ("simulate", "--tau", "-1"): "tau must be auto or a number >= 0",
-        ("simulate", "--tau", "0,0"): "tau 0 is given twice",
+        ("simulate", "--rho", "-1"): "rho (tau in the paper) must be auto or a number >= 0",
+        ("simulate", "--rho", "0,0"): "rho 0 is given twice",
         ("simulate", "--batch-size", 21): "batch_size must be in 1..n = 20",
         ("simulate", "--runs", 0): "runs must be >= 1",
         ("simulate", "--sam-steps", 9000): "sam_steps must be in 0..steps",
@@ -234,7 +246,7 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path
         ("phase", "--d", "20,1000"): "d must be at least",
         ("mechanism", "--at", "-1"): "recorded steps must be in",
         ("train", "--rho", -1): "rho must be a finite number >= 0",
-        ("train", "--lr", 0): "lr must be",
+        ("train", "--learning-rate", 0): "learning_rate must be",
         ("train", "--epochs", 0): "epochs must be >= 1",
         ("train", "--label-noise", 1): "label_noise must be in [0, 1)",
         ("train", "--data", "x"): "data must be digits",
@@ -271,7 +283,7 @@ def test_a_model_whose_library_is_missing_leaves_nothing(capsys, tmp_path, monke
 
 def test_a_foreign_checkpoint_and_a_diverging_training_are_told(capsys, tmp_path):
     options = ("train", "--data", small_npz(tmp_path / "d.npz"), *TRAIN)
-    assert command(*options, "--lr", 1e30, "--out", tmp_path / "nan") in (0, 1)
+    assert command(*options, "--learning-rate", 1e30, "--out", tmp_path / "nan") in (0, 1)
     assert command(*options, "--out", tmp_path / "t") == 0
     save_file({"a": torch.zeros(1)}, tmp_path / "t" / "checkpoint.safetensors")
     capsys.readouterr()

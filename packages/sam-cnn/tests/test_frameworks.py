@@ -111,6 +111,29 @@ def test_a_disabled_scaler_and_autocast_are_fine(data, make):
     assert optimizer.steps == 1
 
 
+@pytest.mark.parametrize("restore", ["copy", "pointer"])
+def test_a_whole_step_under_autocast_meets_the_perturbed_weights(data, make, restore):
+    """Autocast keeps its casts of the weights until its end."""
+    gradients = []
+    for whole in (False, True):
+        model, optimizer, _ = make(data, rho=5.0, restore=restore)
+        model.float()
+        outputs = []
+
+        def closure(model=model, outputs=outputs):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = loss_on(model)((data[0].float(), data[1]))
+            outputs.append(loss.item())
+            loss.backward()
+
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=whole):
+            optimizer.step(closure)
+            closure()
+        assert len(set(outputs)) == 3
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
 # -- accumulation
 
 
@@ -247,6 +270,11 @@ def test_processes_agree_and_global_ascent_is_the_single_process_step(two_proces
         expected = _alone([list(range(8))], "full", **options)
     for found, reference in zip(left["weights"], expected, strict=True):
         assert torch.allclose(torch.tensor(found, dtype=torch.float64), reference.flatten(), atol=1e-12)
+
+
+def test_exchanging_pointers_is_refused_in_several_processes(two_processes):
+    for said in two_processes["pointers"]:
+        assert said.startswith("restore='pointer' is for one process")
 
 
 def test_a_local_ascent_without_the_model_that_exchanges_gradients_warns(data, make, monkeypatch):

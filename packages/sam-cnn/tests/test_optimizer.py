@@ -159,6 +159,8 @@ def test_the_base_optimiser_is_built_with_the_same_bits_as_torchs_default(data, 
     assert other.param_groups[0]["foreach"] is False
     large = SAM([nn.Parameter(torch.empty(1 << 12, 1 << 11))], torch.optim.SGD, lr=0.1)
     assert large.param_groups[0]["foreach"] is None
+    few = SAM([nn.Parameter(torch.empty(256, 256)) for _ in range(4)], torch.optim.SGD, lr=0.1)
+    assert few.param_groups[0]["foreach"] is None  # python's loop is the faster
     assert SAM([nn.Parameter(torch.ones(1))], torch.optim.SGD, lr=0.1, fused=True).param_groups[0]["foreach"] is None
     for _ in range(3):
         optimizer.step(closure)

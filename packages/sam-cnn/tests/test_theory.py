@@ -163,7 +163,7 @@ def test_drawn_spans_have_the_law_of_full_space(tau, P, noise):
     training = Training(m=5, tau=tau, eta=0.02, steps=60, points=400)
     found = simulate(data, training, range(300))
     direct = []
-    for seed in range(150):
+    for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
         sample, test = draw_patches(data, generator), draw_patches(data, generator, 400)
         weight = torch.randn(2, 5, 300, generator=generator, dtype=torch.float64) / math.sqrt(900)
@@ -248,16 +248,16 @@ def test_early_sam_switches_noise_neurons_off():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PatchData(p=0.5), "p, the probability of a flipped label, must be in"),
+        (lambda: PatchData(p=0.5), "label_noise .p, the probability of a flipped label. must be in"),
         (lambda: PatchData(d=10.5), "d must be an integer >= 1, got 10.5"),
         (lambda: simulate(PatchData(), Training(), []), "at least one cell and one seed"),
         (lambda: PatchData(P=1), "P must be an integer >= 2, got 1"),
         (lambda: PatchData(mu=-1.0), "mu must be a finite length >= 0"),
         (lambda: PatchData(sigma_p=0.0), "sigma_p must be finite and > 0"),
         (lambda: PatchData(noise_patches="x"), "shared or independent"),
-        (lambda: Training(tau=-1.0), "tau must be auto or a number >= 0, got -1.0"),
-        (lambda: Training(tau="x"), "tau must be auto or a number >= 0, got 'x'"),
-        (lambda: Training(eta=0.0), "eta must be auto or a number > 0"),
+        (lambda: Training(tau=-1.0), "rho .tau in the paper. must be auto or a number >= 0, got -1.0"),
+        (lambda: Training(tau="x"), "rho .tau in the paper. must be auto or a number >= 0, got 'x'"),
+        (lambda: Training(eta=0.0), "learning_rate .eta in the paper. must be auto or a number > 0"),
         (lambda: Training(steps=5, sam_steps=6), "sam_steps must be in 0..steps = 5, got 6"),
         (lambda: simulate(PatchData(), Training(batch_size=21), [0]), "batch_size must be in 1..n = 20, got 21"),
         (lambda: simulate(PatchData(d=41), Training(), [0]), "d must be at least 42"),

@@ -10,7 +10,7 @@ import statistics
 import torch
 import trl
 from accelerate import Accelerator
-from common import adapted, loaded, token_pairs
+from common import adapted, adapted_by_peft, loaded, token_pairs
 from peer import TRLStep
 from shared_core.benchmark import Comparison, compare, seconds
 from spin_llm.config import Optimization
@@ -20,7 +20,7 @@ from spin_llm.opponent import score_responses
 from spin_llm.optimization import ResponseScorer, _step, make_optimizer
 from spin_llm.sequence_logprobs import scoring_of
 
-SIZES = ((48, 24), (256, 64), (64, 256))
+SIZES = ((48, 24, 4), (256, 64, 2), (64, 256, 2))  # prompt, response, pairs
 REPEATS = 3
 BETA, RATE = 0.1, 1e-4
 
@@ -52,16 +52,16 @@ class OurStep:
 
 
 def run() -> list[Comparison]:
-    """Two rows a size."""
+    """Two rows a size; the peer's default is asked about where prompts are not short beside responses."""
     torch.set_num_threads(1)
     tokenizer = loaded()[1]
     rows = []
-    for prompt, response in SIZES:
-        pairs = token_pairs(prompt, response)
+    for prompt, response, count in SIZES:
+        pairs = token_pairs(prompt, response, count)
         sides = {
             "ours": OurStep(adapted(), pairs),
-            "default": TRLStep(adapted(), tokenizer, pairs, False, BETA, RATE),
-            "best": TRLStep(adapted(), tokenizer, pairs, True, BETA, RATE),
+            "default": TRLStep(adapted_by_peft(), tokenizer, pairs, False, BETA, RATE),
+            "best": TRLStep(adapted_by_peft(), tokenizer, pairs, True, BETA, RATE),
         }
         losses = {name: [side()] for name, side in sides.items()}
         times = {name: [] for name in sides}
@@ -71,9 +71,11 @@ def run() -> list[Comparison]:
         for name in ("default", "best"):
             same = max(abs(a - b) for a, b in zip(losses["ours"], losses[name], strict=True)) < 1e-5
             what = f"optimiser step, {len(pairs)} pairs of {prompt} + {response} tokens"
+            size = f"{prompt}-{response}"
+            id = f"step-{size}-default" if name == "default" and prompt < response else f"step-{name}-{size}"
             rows.append(
                 compare(
-                    f"step-{name}-{prompt}-{response}", what, f"trl {trl.__version__} DPOTrainer, {name}",
+                    id, what, f"trl {trl.__version__} DPOTrainer, {name}",
                     times["ours"], times[name], same_result=same,
                 )
             )  # fmt: skip

@@ -1,12 +1,15 @@
 """Tiny models of the families the package is proven on."""
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from spin_llm.config import Optimization
+from spin_llm.objectives import ScoredPair
 from spin_llm.records import Example
 from torch import nn
 
@@ -37,11 +40,48 @@ def make_gpt2(dtype: torch.dtype = torch.float64, vocabulary: int = 13, seed: in
     return GPT2LMHeadModel(config).to(dtype).eval()
 
 
+SETTINGS = Optimization(
+    optim="adamw", learning_rate=[0.01], num_train_epochs=2, train_batch_size=4, per_device_train_batch_size=2,
+    save_steps=1,
+)  # fmt: skip
+
+
+def scored_pairs(model: nn.Module, count: int = 10) -> list[ScoredPair]:
+    """Random pairs with their log-probabilities under the model."""
+    from spin_llm.opponent import score_responses
+    from spin_llm.sequence_logprobs import Scoring
+
+    draw = torch.Generator().manual_seed(1)
+
+    def tokens(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high, (1,), generator=draw))
+        return torch.randint(2, 13, (length,), generator=draw).tolist()
+
+    rows = [(tokens(1, 6), [tokens(1, 5), tokens(1, 5)]) for _ in range(count)]
+    scores = score_responses(model, [row[0] for row in rows], [row[1] for row in rows], Scoring(), rows=3)
+    return [
+        ScoredPair(str(index), prompt, *responses, *score)
+        for index, ((prompt, responses), score) in enumerate(zip(rows, scores, strict=True))
+    ]
+
+
 @pytest.fixture(params=["llama", "llama-untied", "gpt2"])
 def make_model(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
     if request.param == "gpt2":
         return make_gpt2
     return lambda **given: make_llama(tie_word_embeddings=request.param == "llama", **given)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_to_collect_in_libraries() -> Iterator[None]:
+    """accelerate collects garbage after every training, a third of a second each time for what transformers imports."""
+    import peft  # noqa: F401
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()  # or extensions complain at exit of what they leak
 
 
 TEMPLATE = (
@@ -101,3 +141,13 @@ def data_file(tmp_path_factory: pytest.TempPathFactory, examples: list[Example])
 @pytest.fixture(scope="session")
 def llama() -> Callable[..., nn.Module]:
     return make_llama
+
+
+@pytest.fixture
+def optimization() -> Optimization:
+    return SETTINGS
+
+
+@pytest.fixture
+def pairs_of() -> Callable[..., list[ScoredPair]]:
+    return scored_pairs

@@ -37,7 +37,7 @@ def test_the_logistic_loss_and_its_slope_are_exact_and_finite_for_any_margin(mar
     (slope,) = torch.autograd.grad(loss, real)
     exact = max(-margin, 0.0) + math.log1p(math.exp(-abs(margin)))
     sigma = 1 / (1 + math.exp(margin)) if margin < 700 else 0.0
-    assert float(loss) == pytest.approx(exact, rel=1e-14)
+    assert loss.item() == pytest.approx(exact, rel=1e-14)
     assert float(slope) == pytest.approx(-beta * sigma, rel=1e-12, abs=1e-300)
 
 

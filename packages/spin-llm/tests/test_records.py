@@ -71,6 +71,16 @@ def test_bad_records_are_named(tmp_path: Path, row: Any, words: str) -> None:
     assert (len(reading.examples), len(reading.skipped)) == (1, 1)
 
 
+def test_a_line_that_is_no_json_is_skipped_like_any_other_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"prompt": "q", "response": "a"}).encode()
+    path.write_bytes(b"\n".join([good, b'{"prompt": "q', b"\xff\xfe", b"[" * 100_000, good]))
+    with pytest.raises(InputError, match="line 2: not JSON"):
+        read_examples(path)
+    reading = read_examples(path, skip_bad=True)
+    assert ([example.id for example in reading.examples], len(reading.skipped)) == (["1", "5"], 3)
+
+
 def test_files_of_every_kind(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "response": "a"} for i in range(3)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

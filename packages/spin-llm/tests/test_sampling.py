@@ -86,3 +86,32 @@ def test_bad_settings_are_refused(given: dict[str, float], words: str) -> None:
 def test_logits_that_are_not_finite_stop_the_run() -> None:
     with pytest.raises(RunError, match="not finite"):
         draw(torch.tensor([[0.0, float("nan")]]), Sampler(), torch.tensor([0.5]))
+
+
+def test_a_common_beginning_is_computed_once_and_changes_nothing(
+    make_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spin_llm import decoding
+
+    assert decoding.common_beginning([[1, 2, 3], [1, 2, 4, 5], [1, 2]]) == 1  # one token of each is left
+    assert decoding.common_beginning([[1, 2], [3, 2]]) == 0
+    assert decoding.common_beginning([[1, 2, 3]]) == 0
+    monkeypatch.setattr(decoding, "GROWTH", 2)
+    model = make_model()
+    monkeypatch.setattr(decoding.similar_lengths, "__defaults__", (1,))  # several groups
+    prompts = [[2, 3, 4, *rest] for rest in ([6, 7], [5], [8, 5, 5, 9], [7])]
+    assert decoding.similar_lengths(list(map(len, prompts))) == [[1, 3], [0], [2]]
+    together = sample_responses(model, prompts, Sampler(max_new_tokens=8), [1], [1, 2, 3, 4])
+    apart = sample_responses(model, prompts, Sampler(max_new_tokens=8, batch_size=1), [1], [1, 2, 3, 4])
+    assert [response.ids for response in together] == [response.ids for response in apart]
+    assert [response.logprob for response in together] == pytest.approx([response.logprob for response in apart])
+
+
+def test_groups_of_similar_length_hold_every_row_once() -> None:
+    from spin_llm.decoding import similar_lengths
+
+    lengths = [40, 12, 41, 300, 13, 39]
+    groups = similar_lengths(lengths)
+    assert sorted(row for group in groups for row in group) == list(range(6))
+    assert [3] in groups
+    assert len(similar_lengths([40, 41, 42, 40])) == 1

@@ -15,11 +15,13 @@ from shared_core.errors import InputError
 from spin_llm import self_play
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import check_opponent, read_pairs
+from spin_llm.iteration import Iteration
 from spin_llm.models import Lora, add_lora, fingerprint
+from spin_llm.opponent import score_pairs
 from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
 from spin_llm.sampling import Sampler
-from spin_llm.self_play import Iteration, SelfPlay
+from spin_llm.self_play import SelfPlay
 from torch import nn
 
 CONFIG = SPINConfig(
@@ -88,8 +90,9 @@ def test_mixed_pairs_are_scored_by_this_iterations_opponent(whole: tuple[Path, S
     mixed = load_file(out / "iter_1/opponent.safetensors")["opponent"]
     old = read_pairs(out / "iter_0/generated.jsonl")
     assert len(mixed) == 2 * len(first)
-    game._become(out / "iter_0/model")
-    torch.testing.assert_close(mixed[len(first) :], game._scores(old), rtol=0, atol=1e-5)
+    game.become(out / "iter_0/model")
+    again = score_pairs(game.model, old, game.scoring, game.accelerator, 0, rows=3)
+    torch.testing.assert_close(mixed[len(first) :], again, rtol=0, atol=1e-5)
     assert (mixed[len(first) :] - first).abs().max() > 1e-3
 
 
@@ -110,7 +113,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["sample_batch", "_scores", "save_state", "save_model", "discrimination"])
+@pytest.mark.parametrize("name", ["sample_batch", "score_pairs", "save_state", "save_model", "discrimination"])
 def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
     play: Callable[..., SelfPlay],
     whole: tuple[Path, SelfPlay],
@@ -121,7 +124,7 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
     out = tmp_path / "parts"
     homes: dict[str, Any] = {
         "sample_batch": __import__("spin_llm.generation", fromlist=["x"]),
-        "_scores": SelfPlay,
+        "score_pairs": self_play,
         "save_state": __import__("spin_llm.optimization", fromlist=["x"]),
         "save_model": self_play,
         "discrimination": self_play,
@@ -159,9 +162,34 @@ def test_killed_in_any_phase_the_run_ends_at_the_same_weights(
 def test_responses_of_another_opponent_are_refused(whole: tuple[Path, SelfPlay]) -> None:
     out, game = whole
     check_opponent(out / "iter_0", json.loads((out / "iter_0/generated.json").read_text())["opponent"])
-    game._become(out / "iter_1/model")
+    game.become(out / "iter_1/model")
     with pytest.raises(InputError, match="was sampled from the model"):
         check_opponent(out / "iter_0", fingerprint(game.model))
+
+
+def test_a_folder_keeps_to_one_configuration_and_one_data_set(
+    play: Callable[..., SelfPlay], whole: tuple[Path, SelfPlay], tokens: list[Tokens]
+) -> None:
+    folder, _ = whole
+    with pytest.raises(InputError, match=r"another run: beta was \[1.0\], is \[2.0\]"):
+        play(folder, replace(CONFIG, beta=[2.0])).run()
+    with pytest.raises(InputError, match=r"optimization.learning_rate was \[0.005\], is \[0.1\]"):
+        play(folder, replace(CONFIG, optimization=replace(CONFIG.optimization, learning_rate=[0.1]))).run()
+    other = play(folder)
+    other.examples = [replace(tokens[8], real=tokens[9].real), *tokens[9:]]
+    with pytest.raises(InputError, match="the train examples are not the same"):
+        other.run()
+
+
+def test_a_finished_run_with_one_held_out_prompt_is_read_again(
+    play: Callable[..., SelfPlay], tmp_path: Path, tokens: list[Tokens]
+) -> None:
+    for _ in range(2):
+        game = play(tmp_path / "run", replace(CONFIG, iterations=1))
+        game.held_out = tokens[:1]
+        (result,) = game.run()
+        assert math.isnan(result.evaluation["nll_per_token"]["error"])
+        assert math.isnan(result.accuracy["error"])
 
 
 def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay], tmp_path: Path) -> None:
@@ -169,6 +197,20 @@ def test_the_mixture_opponent_starts_at_log_2_too(play: Callable[..., SelfPlay],
     results = play(tmp_path / "run", replace(CONFIG, base_weight=0.3, iterations=2)).run()
     assert results[0].first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert abs(results[1].first["loss"] - math.log(2)) > 1e-5
+
+
+def test_a_run_that_gets_worse_stops_and_names_the_best_player(
+    play: Callable[..., SelfPlay], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from spin_llm.report import best_player
+
+    # lambda 0.01 with a large rate overshoots at once
+    spoilt = replace(CONFIG.optimization, learning_rate=[0.1], num_train_epochs=6)
+    config = replace(CONFIG, iterations=3, beta=[0.01], optimization=spoilt, stop_when_worse=True)
+    results = play(tmp_path / "run", config).run()
+    assert len(results) == 1
+    assert "became less likely in iteration 0" in caplog.text
+    assert best_player(tmp_path / "run", results) == "start"
 
 
 def test_a_callback_sees_every_iteration_and_without_mixing_each_has_its_own_pairs_only(
@@ -184,7 +226,7 @@ def test_saved_adapters_load_in_peft(whole: tuple[Path, SelfPlay], llama: Callab
     from peft import PeftModel
 
     out, game = whole
-    game._become(out / "iter_1/model")
+    game.become(out / "iter_1/model")
     fresh = PeftModel.from_pretrained(llama(torch.float32, vocabulary=len(game.tokenizer)), str(out / "iter_1/model"))
     ids = torch.arange(5)[None]
     torch.testing.assert_close(fresh(ids).logits, game.model(ids).logits)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from shared_core.errors import InputError
 from spin_llm import token_logprobs as chunked
+from spin_llm.causal_blocks import visible_spans
 from spin_llm.packing import pack
 from spin_llm.sequence_logprobs import NAIVE, Scoring, scoring_of, sequence_logprobs
 from spin_llm.token_logprobs import logits_logprobs, token_logprobs
@@ -159,3 +160,69 @@ def test_fused_lora_layers_are_pefts_own(bias: bool) -> None:
     assert torch.autograd.gradcheck(lambda *given: layer(given[0]), (x,))
     layer.enable_adapters(False)
     torch.testing.assert_close(layer(x), base(x))
+
+
+def test_attention_by_blocks_is_the_whole_attention(
+    make_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spin_llm import causal_blocks
+
+    monkeypatch.setattr(causal_blocks, "BLOCK", 3)
+    model = make_model()
+    batch = pack(PROMPTS, RESPONSES, dtype=torch.float64)
+    plain = sequence_logprobs(model, batch, Scoring())
+    expected = gradients(model, plain)
+    scoring = scoring_of(model)
+    assert model.config._attn_implementation == causal_blocks.NAME  # type: ignore[union-attr]
+    found = sequence_logprobs(model, batch, scoring)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradients(model, found), expected, rtol=0, atol=1e-10)
+
+
+def test_the_plan_of_a_mask_goes_with_the_mask(llama: Callable[..., nn.Module]) -> None:
+    import gc
+
+    from spin_llm import causal_blocks
+
+    model = llama()
+    scoring = scoring_of(model)
+    gc.collect()
+    before = len(causal_blocks._plans)
+    for _ in range(3):
+        sequence_logprobs(model, pack(PROMPTS, RESPONSES, dtype=torch.float64), scoring)
+    gc.collect()
+    assert len(causal_blocks._plans) <= before + 1
+
+
+@pytest.mark.parametrize("additive", [True, False])
+def test_blocks_meet_no_keys_that_every_row_hides(additive: bool) -> None:
+    mask = pack([[1] * 4, [1] * 3], [[[1] * 4, [1] * 4], [[1] * 4, [1] * 5]]).attention_mask
+    mask = mask if additive else mask == 0
+    blocks = dict(visible_spans(mask, 4))
+    assert blocks[(0, 4)] == [(0, 4)]
+    assert blocks[(4, 8)] == [(0, 8)]
+    assert blocks[(8, 12)] == [(0, 12)]  # the second row's generated response begins at 7
+    alone = dict(visible_spans(mask[:1], 4))
+    assert alone[(8, 12)] == [(0, 4), (8, 12)]
+    assert dict(visible_spans(torch.zeros(1, 1, 5, 5, dtype=torch.bool), 4)) == {(0, 4): [(0, 4)], (4, 5): [(4, 5)]}
+
+
+def test_the_fused_feed_forward_layer_has_the_familys_gradient(llama: Callable[..., nn.Module]) -> None:
+    from peft import LoraConfig, get_peft_model
+    from spin_llm.fused_lora import fuse_lora
+    from spin_llm.gated_mlp import GatedMLP, fuse_mlps
+
+    torch.manual_seed(0)
+    model = get_peft_model(llama(), LoraConfig(r=2, target_modules="all-linear")).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    batch = pack(PROMPTS, RESPONSES, dtype=torch.float64)
+    plain = sequence_logprobs(model, batch, Scoring())
+    expected = gradients(model, plain)
+    fuse_mlps(fuse_lora(model))
+    assert sum(isinstance(module, GatedMLP) for module in model.modules()) == 2
+    found = sequence_logprobs(model, batch, Scoring())
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradients(model, found), expected, rtol=0, atol=1e-10)

@@ -148,14 +148,15 @@ def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
             raise InputError(f"{source}{text} (see {prog} --help)") from ex
 
     logging.getLogger("jsonargparse").setLevel(logging.ERROR)
-    parser = Parser(prog=prog, description=(inspect.getdoc(verb) or "").partition("\n")[0])
+    # whole names only: `--batch` must not become the --batch-size or --batches of today, and another thing tomorrow
+    parser = Parser(prog=prog, description=(inspect.getdoc(verb) or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with the options below")
     parser.add_function_arguments(verb, as_positional=True)
     parser.add_argument("--quiet", type=bool, default=False, help="warnings and results only")
     parser.add_argument("--debug", type=bool, default=False, help="show tracebacks")
     switches = _options(verb, _is_switch) | {"quiet", "debug"}
     _show_dashes(parser, switches)
-    # argparse takes the -1e-3 of `--lr -1e-3` for an option
+    # argparse takes the -1e-3 of `--learning-rate -1e-3` for an option
     parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$", re.IGNORECASE)
     normal = _normalise(arguments, parser, switches, _options(verb, _is_list), _options(verb, _is_text_list))
     for option, value in pairwise([*normal, ""]):

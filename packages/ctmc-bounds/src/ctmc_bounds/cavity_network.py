@@ -52,19 +52,20 @@ class Training:
 
     Attributes:
         steps: Adam steps.
-        batch: draws per step.
-        lr: first learning rate, falling to 0 along a cosine.
+        batch_size: draws per step.
+        learning_rate: of the first step, falling to 0 along a cosine.
         T: largest noise level.
         delta: smallest noise level, above 0.
         seed: of weights and draws.
 
     Raises:
-        InputError: for delta = 0 or outside (0, T), steps or batch below 1, lr not above 0, or a seed out of range.
+        InputError: for delta = 0 or outside (0, T), steps or batch_size below 1, learning_rate not above 0, or a seed
+            out of range.
     """
 
     steps: int = 4000
-    batch: int = 256
-    lr: float = 3e-3
+    batch_size: int = 256
+    learning_rate: float = 3e-3
     T: float = 6.0
     delta: float = 0.01
     seed: int = 0
@@ -72,8 +73,9 @@ class Training:
     def __post_init__(self) -> None:
         check_times(self.T, self.delta)
         check_seed(self.seed)
-        if self.delta == 0 or self.steps < 1 or self.batch < 1 or not 0 < self.lr < math.inf:
-            raise InputError(f"training needs delta > 0, steps >= 1, batch >= 1 and a finite lr > 0, got {self}")
+        if self.delta == 0 or self.steps < 1 or self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
+            needs = "delta > 0, steps >= 1, batch_size >= 1 and a finite learning_rate > 0"
+            raise InputError(f"training needs {needs}, got {self}")
 
 
 class CavityMLP(nn.Module):
@@ -108,7 +110,7 @@ def train_cavity_network(
     shape: NetworkShape,
     training: Training,
     checkpoint: Path | None = None,
-    every: int = 500,
+    checkpoint_every: int = 500,
     report: Callable[[int, float], None] | None = None,
 ) -> NetworkScore:
     """Minimise E -log w(x0_i), w proportional to mu(a) K_t(a, x_i): its minimum is the true cavity law.
@@ -119,8 +121,8 @@ def train_cavity_network(
         data: law to draw x0 from.
         shape: of the network.
         training: see `Training`.
-        checkpoint: safetensors file to go on from and to write every `every` steps.
-        every: steps between checkpoints and reports.
+        checkpoint: safetensors file to go on from and to write every `checkpoint_every` steps.
+        checkpoint_every: steps between checkpoints and reports.
         report: called with (step, mean loss since the last report).
 
     Raises:
@@ -129,23 +131,23 @@ def train_cavity_network(
     """
     device = data.device
     network = make_network(shape, training.seed, device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=training.lr)
+    optimiser = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
     generator = torch.Generator(device=device).manual_seed(training.seed)
     first = _resume(checkpoint, network, optimiser, generator, training) if checkpoint else 0
     total = 0.0
     for step in range(first, training.steps):
         for group in optimiser.param_groups:
-            group["lr"] = training.lr * (1 + math.cos(math.pi * step / training.steps)) / 2
+            group["lr"] = training.learning_rate * (1 + math.cos(math.pi * step / training.steps)) / 2
         loss = _loss(network, data, training, generator)
         if not bool(torch.isfinite(loss)):
-            raise RunError(f"the loss is not finite at step {step}; lower lr = {training.lr}")
+            raise RunError(f"the loss is not finite at step {step}; lower learning_rate = {training.learning_rate}")
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         total += float(loss.detach())
-        if (step + 1) % every == 0 or step + 1 == training.steps:
+        if (step + 1) % checkpoint_every == 0 or step + 1 == training.steps:
             if report is not None:
-                report(step + 1, total / (step % every + 1))
+                report(step + 1, total / (step % checkpoint_every + 1))
             total = 0.0
             if checkpoint is not None:
                 save_checkpoint(checkpoint, network, optimiser, generator, training, step + 1)
@@ -158,8 +160,8 @@ def _estimator(network: CavityMLP) -> NetworkScore:
 
 
 def _loss(network: CavityMLP, data: DataLaw, training: Training, generator: torch.Generator) -> Tensor:
-    x0 = data.sample(training.batch, generator)
-    u = torch.rand(training.batch, dtype=torch.float64, generator=generator, device=x0.device)
+    x0 = data.sample(training.batch_size, generator)
+    u = torch.rand(training.batch_size, dtype=torch.float64, generator=generator, device=x0.device)
     low, high = clock(training.delta), clock(training.T)
     v = low + (high - low) * u
     t = torch.where(v > 0, v + 1, torch.exp(v))

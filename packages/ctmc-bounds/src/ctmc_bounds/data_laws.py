@@ -259,6 +259,9 @@ class ProductData(MixtureData):
 
     Args:
         probabilities: (d, S).
+
+    Raises:
+        InputError: for another shape, or rows that are no distributions.
     """
 
     def __init__(self, probabilities: Any) -> None:

@@ -130,7 +130,11 @@ class ExchangeableData(DataLaw):
 
 
 def curie_weiss(d: int, J: float = 1.3, field: float = 0.0) -> ExchangeableData:
-    """p(x) proportional to exp(J m^2 / (2 d) + field m), m = sum of spins 2 x_i - 1."""
+    """p(x) proportional to exp(J m^2 / (2 d) + field m), m = sum of spins 2 x_i - 1.
+
+    Raises:
+        InputError: for couplings that are not finite.
+    """
     if not (math.isfinite(J) and math.isfinite(field)):
         raise InputError(f"J = {J}, field = {field}: the couplings of the Curie-Weiss law must be finite")
     check_space(2, d)

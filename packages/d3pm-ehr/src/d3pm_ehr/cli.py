@@ -29,8 +29,9 @@ def import_(
     categorical: list[str] = [],  # noqa: B006 - read only; the help shows it
     tuning: float = 0.1,
     held_out: float = 0.2,
-    rows: int = 20000,
+    n: int = 20000,
     seed: int = 0,
+    json: bool = False,
 ) -> None:
     """Read a table of diagnoses into a cohort: records, vocabulary, splits; no identifier is kept.
 
@@ -55,8 +56,9 @@ def import_(
         categorical: columns of a wide table that are categories and not codes.
         tuning: share of records (of patients) for early stopping.
         held_out: share of records (of patients) for the evaluation.
-        rows: records of the embedded cohort.
+        n: records of the embedded cohort.
         seed: of the split, and of the embedded cohort.
+        json: print the result as JSON instead of a table.
     """
     from d3pm_ehr.formats.assemble import Rules
     from d3pm_ehr.verbs.records import import_table
@@ -65,20 +67,21 @@ def import_(
     import_table(source, out, format, rules, {
         "truncate": truncate, "record": record,
         "icd": icd, "prefix": prefix, "record_column": record_column, "code_column": code_column,
-        "id_column": id_column, "categorical": categorical, "tuning": tuning, "held_out": held_out, "rows": rows,
+        "id_column": id_column, "categorical": categorical, "tuning": tuning, "held_out": held_out, "n": n,
         "seed": seed,
-    })  # fmt: skip
+    }, json)  # fmt: skip
 
 
-def info(path: str) -> None:
+def info(path: str, json: bool = False) -> None:
     """Say what a cohort or a trained model is.
 
     Args:
         path: folder made by import or train.
+        json: print the result as JSON instead of a table.
     """
     from d3pm_ehr.verbs.records import describe
 
-    describe(path)
+    describe(path, json)
 
 
 def train(
@@ -143,12 +146,13 @@ def sample(
     condition: str | None = None,
     guidance: Guidance = Guidance(),
     given: list[str] = [],  # noqa: B006 - read only; the help shows it
-    steps: int | None = None,
+    num_steps: int | None = None,
     transition_times: bool = False,
     drop_empty: bool = False,
-    batch: int = 1024,
+    batch_size: int = 1024,
     seed: int = 0,
     device: str = "auto",
+    json: bool = False,
 ) -> None:
     """Draw synthetic records, also for a wanted condition.
 
@@ -160,24 +164,33 @@ def sample(
         condition: codes that must be there, e.g. 250 or "250,!585" or "491|492|496" or "sex=female".
         guidance: how the condition steers; method own_head, classifier (see guide), replace or reject.
         given: codes and columns that are fixed, e.g. 250=1,585=0,sex=female.
-        steps: reverse steps; all of the model's by default.
+        num_steps: reverse steps; all of the model's by default.
         transition_times: call the network only where a record changes (kernel absorbing).
         drop_empty: draw again for records without a code.
-        batch: records at once; changes nothing but the memory.
+        batch_size: records at once; changes nothing but the memory.
         seed: of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
+        json: print the result as JSON instead of a line.
     """
     from d3pm_ehr.verbs.models import read_given
     from d3pm_ehr.verbs.models import sample as draw
 
     options: dict[str, Any] = {
-        "condition": condition, "guidance": guidance, "given": read_given(given), "steps": steps,
-        "transition_times": transition_times, "batch": batch, "seed": seed,
+        "condition": condition, "guidance": guidance, "given": read_given(given), "num_steps": num_steps,
+        "transition_times": transition_times, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    draw(model, n, out, format, options, drop_empty, device)
+    draw(model, n, out, format, options, drop_empty, device, json)
 
 
-def guide(model: str, data: str, condition: str, steps: int = 600, seed: int = 0, device: str = "auto") -> None:
+def guide(
+    model: str,
+    data: str,
+    condition: str,
+    steps: int = 600,
+    seed: int = 0,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
     """Train a classifier of a condition on the model's hidden states, for classifier guidance.
 
     Args:
@@ -187,10 +200,11 @@ def guide(model: str, data: str, condition: str, steps: int = 600, seed: int = 0
         steps: of the classifier's training.
         seed: of everything drawn.
         device: auto, cpu, cuda, cuda:N or mps.
+        json: print the result as JSON instead of a line.
     """
     from d3pm_ehr.verbs.models import guide as add_classifier
 
-    add_classifier(model, data, condition, steps, seed, device)
+    add_classifier(model, data, condition, steps, seed, device, json)
 
 
 def baseline(
@@ -201,6 +215,7 @@ def baseline(
     format: OutFormat = "auto",
     steps: int = 2000,
     seed: int = 0,
+    json: bool = False,
 ) -> None:
     """Fit a baseline on the same cohort and write its records.
 
@@ -212,10 +227,11 @@ def baseline(
         format: long, wide, mimic3, omop, meds or cohort; by the name of out by default.
         steps: of its training (not bernoulli, ctgan).
         seed: of everything drawn.
+        json: print the result as JSON instead of a line.
     """
     from d3pm_ehr.verbs.models import baseline as fit
 
-    fit(data, name, n, out, format, steps, seed)
+    fit(data, name, n, out, format, steps, seed, json)
 
 
 def evaluate(
@@ -231,8 +247,9 @@ def evaluate(
     small: int = 1000,
     known: int = 100,
     known_columns: bool = False,
-    rows: int = 8000,
+    n: int = 8000,
     seed: int = 0,
+    json: bool = False,
 ) -> None:  # fmt: skip
     """Judge synthetic records: fidelity, utility, privacy, beside held-out real and independent rows; HTML and json.
 
@@ -247,8 +264,9 @@ def evaluate(
         small: real records in the augmentation.
         known: most common codes that an attacker knows.
         known_columns: the attacker knows the categorical columns too (demographics; alone with --known 0).
-        rows: records taken of each set, at most.
+        n: records taken of each set, at most.
         seed: of every draw.
+        json: print the result as JSON instead of tables.
     """
     from d3pm_ehr.verbs.records import evaluate_files
 
@@ -258,9 +276,9 @@ def evaluate(
         "small": small,
         "known": known,
         "known_columns": known_columns,
-        "rows": rows,
+        "n": n,
     }
-    evaluate_files(data, synthetic.split(","), out, sections, align, label, options)
+    evaluate_files(data, synthetic.split(","), out, sections, align, label, options, json)
 
 
 def reproduce(

@@ -30,6 +30,9 @@ class Cohort:
         columns: levels of the categorical columns, [records, columns].
         split: 0 train, 1 tuning, 2 held out, for each record; None where not split.
         info: how it was made (counts of what was dropped), for `info` and reports.
+
+    Raises:
+        InputError: if codes, columns, split and vocabulary do not fit one another.
     """
 
     vocabulary: Vocabulary

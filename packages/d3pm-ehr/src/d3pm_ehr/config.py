@@ -20,7 +20,7 @@ class Diffusion:
     Args:
         kernel: uniform (multinomial diffusion), absorbing (MASK) or marginal (each code's own frequency).
         schedule: cosine, cosine_squared, linear; auto is linear for absorbing and cosine_squared otherwise.
-        timesteps: T.
+        num_steps: T, the steps of the diffusion.
         posterior: mixture (head is p(x_0 | x_t)) or joint (head is the token's law given the others; loss vlb).
         evidence: add each noisy token's own evidence to its logits, so that the network need not copy its input: a
             better bound after few steps, but hidden states then move the logits less, and guidance needs larger steps.
@@ -28,7 +28,7 @@ class Diffusion:
 
     kernel: KernelName = "uniform"
     schedule: ScheduleName | Literal["auto"] = "auto"
-    timesteps: int = 50
+    num_steps: int = 50
     posterior: PosteriorForm = "mixture"
     evidence: bool = False
 
@@ -51,6 +51,9 @@ class Network:
         depth: residual blocks or layers.
         heads: of attention.
         rank: keys and values that `linear` keeps.
+
+    Raises:
+        InputError: for a size below 1, or a width that `heads` does not divide.
     """
 
     backbone: Backbone = "mlp"
@@ -76,37 +79,40 @@ class Training:
         ce_weight: lambda of hybrid.
         time_sampler: uniform, or importance (t in proportion to the root mean square of its loss).
         steps: of the optimiser, at most.
-        batch: records in a step.
-        lr: peak learning rate of AdamW; decays to 0 along a cosine.
+        batch_size: records in a step.
+        learning_rate: of AdamW at its peak; decays to 0 along a cosine.
         weight_decay: of AdamW.
         ema: decay of the averaged weights that sample.
-        every: steps between evaluations on the tuning records, and between checkpoints.
+        checkpoint_every: steps between checkpoints, and between evaluations on the tuning records.
         judge: what is lowest at the best evaluation, whose weights are kept: bound (of the held-out likelihood), or ce,
             the held-out cross-entropy. With few records ce is the safer one: it rises as soon as records are learnt by
             heart, while the bound may go on falling because the network gets better at copying its input.
         patience: evaluations without a better one after which training stops; 0 goes to the end.
         precision: auto, float32 or bfloat16.
+
+    Raises:
+        InputError: for a number out of its range, or another word.
     """
 
     loss: LossName = "ce"
     ce_weight: float = 0.01
     time_sampler: Literal["uniform", "importance"] = "uniform"
     steps: int = 2000
-    batch: int = 256
-    lr: float = 1e-3
+    batch_size: int = 256
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     ema: float = 0.995
-    every: int = 50
+    checkpoint_every: int = 50
     judge: Literal["bound", "ce"] = "bound"
     patience: int = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "every"):
+        for name in ("steps", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise InputError(f"lr must be positive, got {self.lr}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema must be in 0..1 (below 1), got {self.ema}")
         if self.patience < 0 or self.weight_decay < 0 or self.ce_weight < 0:
@@ -134,7 +140,11 @@ def check_loss(loss: LossName, form: PosteriorForm, kernel: KernelName) -> None:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise."""
+    """Everything that determines a trained generator, but the records; `seed` is of weights, batches and noise.
+
+    Raises:
+        InputError: for parts that do not fit one another, or num_steps below 1.
+    """
 
     diffusion: Diffusion = field(default_factory=Diffusion)
     network: Network = field(default_factory=Network)
@@ -147,8 +157,8 @@ class GeneratorConfig:
             raise InputError(
                 "evidence is for posterior mixture: the joint form's head leaves a token's own evidence out"
             )
-        if self.diffusion.timesteps < 1:
-            raise InputError(f"timesteps must be at least 1, got {self.diffusion.timesteps}")
+        if self.diffusion.num_steps < 1:
+            raise InputError(f"num_steps must be at least 1, got {self.diffusion.num_steps}")
         if self.diffusion.schedule_name not in get_args(ScheduleName):
             raise InputError(
                 f"schedule must be auto, {', '.join(get_args(ScheduleName))}, got {self.diffusion.schedule!r}"
@@ -180,15 +190,18 @@ class Guidance:
         method: classifier (a trained one, on hidden states), own_head (the denoiser's own probability of the
             condition), replace (fix the tokens; exact for absorbing), reject (draw until it holds; exact).
         inner_steps: M, Langevin steps in each reverse step.
-        step: eta, their size.
+        learning_rate: eta in the paper, the step size of the Langevin updates.
         strength: lambda, weight of staying close to the unguided law; smaller guides harder.
         temperature: tau, of the Langevin noise; 0 is gradient descent.
         confine: mu, of the quadratic term.
+
+    Raises:
+        InputError: for another method, or a negative number.
     """
 
     method: Literal["classifier", "own_head", "replace", "reject"] = "own_head"
     inner_steps: int = 5
-    step: float = 1.0
+    learning_rate: float = 1.0
     strength: float = 0.1
     temperature: float = 0.0
     confine: float = 0.0
@@ -198,6 +211,6 @@ class Guidance:
             raise InputError(f"guidance must be classifier, own_head, replace or reject, got {self.method!r}")
         if self.inner_steps < 0:
             raise InputError(f"inner_steps must be >= 0, got {self.inner_steps}")
-        for name in ("step", "strength", "temperature", "confine"):
+        for name in ("learning_rate", "strength", "temperature", "confine"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be >= 0, got {getattr(self, name)}")

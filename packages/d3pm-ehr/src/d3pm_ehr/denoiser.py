@@ -15,11 +15,11 @@ from d3pm_ehr.process import DiscreteDiffusion
 TIME_FEATURES = 64
 
 
-def time_features(t: Int[Tensor, "rows"], timesteps: int) -> Float[Tensor, "rows features"]:
+def time_features(t: Int[Tensor, "rows"], num_steps: int) -> Float[Tensor, "rows features"]:
     """Sines and cosines of 4000 t / T at geometric frequencies."""
     half = TIME_FEATURES // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
-    angles = t[:, None] * (4000 / timesteps) * frequencies
+    angles = t[:, None] * (4000 / num_steps) * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
@@ -117,7 +117,7 @@ class MLPDenoiser(Denoiser):
     def _film(self, t: Tensor) -> Tensor:
         """Scales and shifts of every block: computed once for each distinct time, not for each record."""
         distinct, place = torch.unique(t, return_inverse=True)
-        features = time_features(distinct, self.process.timesteps).to(self.inward.weight.dtype)
+        features = time_features(distinct, self.process.num_steps).to(self.inward.weight.dtype)
         return self.time(features).index_select(0, place)  # its gradient is cheaper than that of [place]
 
     def head(self, z: Float[Tensor, "rows width"]) -> Float[Tensor, "rows logits"]:
@@ -162,7 +162,7 @@ class TokenDenoiser(Denoiser):
             for group, embed in zip(self.layout.groups, self.levels, strict=True)
         ]
         h = torch.cat(tokens, 1) + self.position
-        times = self.time(time_features(t, self.process.timesteps).to(h.dtype)).chunk(self.network.depth, -1)
+        times = self.time(time_features(t, self.process.num_steps).to(h.dtype)).chunk(self.network.depth, -1)
         for layer, time in zip(self.layers, times, strict=True):
             h = layer(h + time[:, None])
         return self.norm(h)

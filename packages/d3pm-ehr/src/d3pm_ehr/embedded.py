@@ -35,25 +35,23 @@ def embedded_law() -> LatentClasses:
     )  # fmt: skip
 
 
-def embedded_cohort(rows: int = 20_000, seed: int = 0, codes: int = CODES, columns: bool = True) -> Cohort:
+def embedded_cohort(n: int = 20_000, seed: int = 0, codes: int = CODES, columns: bool = True) -> Cohort:
     """Draw a cohort that looks like the survey's discharges.
 
     Args:
-        rows: records.
+        n: records.
         seed: of every draw.
         codes: the most frequent ones to keep.
         columns: with age band, sex and death.
 
     Raises:
-        InputError: for rows or codes below 1.
+        InputError: for n or codes below 1.
     """
-    if rows < 1 or codes < 1:
-        raise InputError(f"rows and codes must be at least 1, got {rows} and {codes}")
-    cohort = embedded_law().sample(rows, seed)
+    if n < 1 or codes < 1:
+        raise InputError(f"n and codes must be at least 1, got {n} and {codes}")
+    cohort = embedded_law().sample(n, seed)
     if not columns:
-        cohort = replace(
-            cohort, vocabulary=replace(cohort.vocabulary, columns=()), columns=np.zeros((rows, 0), np.uint8)
-        )
+        cohort = replace(cohort, vocabulary=replace(cohort.vocabulary, columns=()), columns=np.zeros((n, 0), np.uint8))
     if codes >= len(cohort.vocabulary.codes):
         return cohort
     law = embedded_law()

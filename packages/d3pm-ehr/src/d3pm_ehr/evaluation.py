@@ -33,7 +33,7 @@ def evaluate(
     small: int = 1000,
     known: int = 100,
     known_columns: bool = False,
-    rows: int = 8000,
+    n: int = 8000,
 ) -> dict[str, Any]:
     """Judge synthetic records against real ones.
 
@@ -51,21 +51,21 @@ def evaluate(
         small: real records in the augmentation.
         known: codes an attacker knows in the attribute inference.
         known_columns: whether the attacker knows the categorical columns too.
-        rows: records taken of each generator, at most.
+        n: records taken of each generator, at most.
 
     Raises:
         InputError: for too few records, a setting out of range, another vocabulary, or a label left among the codes.
     """
     labels = disease_tasks(train.vocabulary) if tasks is None else list(tasks)
     check_evaluation(
-        train, held_out, synthetic, sections=sections, tasks=labels, floor=floor, small=small, known=known, rows=rows
+        train, held_out, synthetic, sections=sections, tasks=labels, floor=floor, small=small, known=known, n=n
     )
     order = np.random.default_rng(seed).permutation(len(held_out))
     half = len(order) // 2
     reference, other = held_out.take(np.sort(order[:half])), held_out.take(np.sort(order[half:]))
-    count = min(rows, max((len(cohort) for cohort in synthetic.values()), default=rows))
+    count = min(n, max((len(cohort) for cohort in synthetic.values()), default=n))
     generators = {HELD_OUT: other.take(np.arange(min(count, len(other))))}
-    generators |= {name: cohort.take(np.arange(min(rows, len(cohort)))) for name, cohort in synthetic.items()}
+    generators |= {name: cohort.take(np.arange(min(n, len(cohort)))) for name, cohort in synthetic.items()}
     generators[INDEPENDENT] = Bernoulli().fit(train).sample(count, seed)
     result: dict[str, Any] = {
         "records": {"train": len(train), "reference": len(reference)} | {n: len(c) for n, c in generators.items()},
@@ -94,7 +94,7 @@ def check_evaluation(
     floor: float,
     small: int,
     known: int,
-    rows: int,
+    n: int,
 ) -> None:
     """Refuse what cannot be evaluated, before anything is computed or written (arguments as `evaluate`).
 
@@ -104,9 +104,9 @@ def check_evaluation(
     unknown = [section for section in sections if section not in SECTIONS]
     if unknown:
         raise InputError(f"sections must be among {', '.join(SECTIONS)}, got {unknown[0]!r}")
-    if min(rows, small) < 1 or known < 0 or not 0 <= floor < 1:
+    if min(n, small) < 1 or known < 0 or not 0 <= floor < 1:
         raise InputError(
-            f"rows and small must be at least 1, known at least 0 and floor in 0..1, got rows {rows}, small {small}, "
+            f"n and small must be at least 1, known at least 0 and floor in 0..1, got n {n}, small {small}, "
             f"known {known}, floor {floor}"
         )
     if len(held_out) < 4 or len(train) < 2:

@@ -72,7 +72,7 @@ class ForwardProcess:
         return self
 
     @property
-    def timesteps(self) -> int:
+    def num_steps(self) -> int:
         """T."""
         return len(self.abar) - 1
 

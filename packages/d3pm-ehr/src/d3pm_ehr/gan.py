@@ -19,14 +19,14 @@ class MedGAN:
         latent: width of the code.
         pretrain: steps of the autoencoder alone.
         steps: of the adversarial training.
-        batch: records in a step.
+        batch_size: records in a step.
         seed: of the weights and draws.
     """
 
     def __init__(
-        self, latent: int = 128, pretrain: int = 500, steps: int = 1500, batch: int = 256, seed: int = 0
+        self, latent: int = 128, pretrain: int = 500, steps: int = 1500, batch_size: int = 256, seed: int = 0
     ) -> None:
-        self.latent, self.pretrain, self.steps, self.batch, self.seed = latent, pretrain, steps, batch, seed
+        self.latent, self.pretrain, self.steps, self.batch_size, self.seed = latent, pretrain, steps, batch_size, seed
 
     def fit(self, cohort: Cohort) -> Self:
         """Pretrain the autoencoder, then train adversarially."""
@@ -45,7 +45,7 @@ class MedGAN:
         g = torch.Generator().manual_seed(self.seed)
 
         def batch() -> Tensor:
-            index = torch.randint(len(cohort), (self.batch,), generator=g)
+            index = torch.randint(len(cohort), (self.batch_size,), generator=g)
             return one_hot(cohort.vocabulary.layout, rows.index_select(0, index))
 
         both = torch.optim.Adam([*encoder.parameters(), *self.decoder.parameters()], lr=1e-3, fused=True)
@@ -60,7 +60,7 @@ class MedGAN:
         )
         judging = torch.optim.Adam(critic.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
         for _ in range(self.steps):
-            x, z = batch(), torch.randn(self.batch, self.latent, generator=g)
+            x, z = batch(), torch.randn(self.batch_size, self.latent, generator=g)
             fake = torch.sigmoid(self._decode(z))
             truth, guess = critic(_with_average(x)), critic(_with_average(fake.detach()))
             loss = functional.softplus(-truth).mean() + functional.softplus(guess).mean()
@@ -93,12 +93,12 @@ class CTGAN:
 
     Args:
         epochs: over the records (300 is its own default and costs hours at a thousand codes).
-        batch: records in a step, a multiple of 10.
+        batch_size: records in a step, a multiple of 10.
         seed: of everything it draws.
     """
 
-    def __init__(self, epochs: int = 10, batch: int = 500, seed: int = 0) -> None:
-        self.epochs, self.batch, self.seed = epochs, batch, seed
+    def __init__(self, epochs: int = 10, batch_size: int = 500, seed: int = 0) -> None:
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
 
     def fit(self, cohort: Cohort) -> Self:
         """Train.
@@ -114,7 +114,7 @@ class CTGAN:
 
         self.vocabulary = cohort.vocabulary
         frame = pd.DataFrame(cohort.tokens().numpy(), columns=list(cohort.vocabulary.names))
-        self.peer = ctgan.CTGAN(epochs=self.epochs, batch_size=self.batch, enable_gpu=False, verbose=False)
+        self.peer = ctgan.CTGAN(epochs=self.epochs, batch_size=self.batch_size, enable_gpu=False, verbose=False)
         self.peer.set_random_state(self.seed)
         self.peer.fit(frame, discrete_columns=list(frame.columns))
         return self

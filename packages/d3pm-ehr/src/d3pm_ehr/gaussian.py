@@ -42,18 +42,19 @@ class GaussianDiffusion:
         width: of the network, the same trunk as the mlp denoiser.
         depth: residual blocks.
         steps: of AdamW.
-        batch: records in a step.
-        lr: peak learning rate.
+        batch_size: records in a step.
+        learning_rate: at its peak.
         heun: steps of the sampler.
         sigma_data: standard deviation of the data; that of the training table by default.
         seed: of the weights and draws.
     """
 
     def __init__(
-        self, width: int = 256, depth: int = 2, steps: int = 2000, batch: int = 256, lr: float = 1e-3, heun: int = 32,
-        sigma_data: float | None = None, seed: int = 0,
+        self, width: int = 256, depth: int = 2, steps: int = 2000, batch_size: int = 256, learning_rate: float = 1e-3,
+        heun: int = 32, sigma_data: float | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
-        self.width, self.depth, self.steps, self.batch, self.lr = width, depth, steps, batch, lr
+        self.width, self.depth, self.steps = width, depth, steps
+        self.batch_size, self.learning_rate = batch_size, learning_rate
         self.heun, self.sigma_data, self.seed = heun, sigma_data, seed
 
     def fit(self, cohort: Cohort) -> Self:
@@ -65,16 +66,16 @@ class GaussianDiffusion:
         sample = one_hot(cohort.vocabulary.layout, cohort.tokens(slice(0, 20_000)))
         self.sigma = self.sigma_data or float(sample.std())
         self.mean = sample.mean(0)
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, fused=True)
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         average = {name: value.clone() for name, value in self.net.state_dict().items()}
         rows = cohort.tokens() if len(cohort) * cohort.vocabulary.layout.columns <= 2**28 else None
         for step in range(self.steps):
             g = torch.Generator().manual_seed(mix(self.seed, step))
-            index = torch.randint(len(cohort), (self.batch,), generator=g)
+            index = torch.randint(len(cohort), (self.batch_size,), generator=g)
             tokens = rows.index_select(0, index) if rows is not None else cohort.tokens(index.numpy())
             x = one_hot(cohort.vocabulary.layout, tokens)
-            level = (torch.randn(self.batch, generator=g) * 1.2 - 1.2).exp()[:, None]
+            level = (torch.randn(self.batch_size, generator=g) * 1.2 - 1.2).exp()[:, None]
             noisy = x + level * torch.randn(x.shape, generator=g)
             weight = (level**2 + self.sigma**2) / (level * self.sigma) ** 2
             loss = (weight * (self._denoise(noisy, level) - x).square()).sum(1).mean()

@@ -61,7 +61,7 @@ class EHRD3PM:
     def build(self, vocabulary: Vocabulary, marginals: Float[Tensor, "laws"]) -> Self:
         """The untrained network for a vocabulary, started from the training seed."""
         diffusion = self.config.diffusion
-        abar = noise_schedule(diffusion.schedule_name, diffusion.timesteps)
+        abar = noise_schedule(diffusion.schedule_name, diffusion.num_steps)
         process = DiscreteDiffusion(vocabulary.layout, abar, diffusion.kernel, marginals, diffusion.posterior)
         self.vocabulary, self.marginals = vocabulary, marginals.double().cpu()
         with torch.random.fork_rng(devices=[]):
@@ -85,7 +85,7 @@ class EHRD3PM:
             data: a cohort, or a 0/1 matrix (dense, data frame or sparse).
             val: held-out records of the same vocabulary.
             state: of an interrupted training (see `TrainingState`).
-            after: called every `training.every` steps with the state and metrics.
+            after: called every `training.checkpoint_every` steps with the state and metrics.
 
         Raises:
             InputError: for records that cannot be used, or another vocabulary in `val`.
@@ -126,9 +126,9 @@ class EHRD3PM:
         condition: str | Condition | None = None,
         guidance: Guidance | None = None,
         given: Mapping[str, int | str] | None = None,
-        steps: int | None = None,
+        num_steps: int | None = None,
         transition_times: bool = False,
-        batch: int = 1024,
+        batch_size: int = 1024,
     ) -> Iterator[UInt8[Tensor, "rows columns"]]:
         """Draw n records in batches of tokens, so that a cohort need not fit in memory.
 
@@ -138,16 +138,16 @@ class EHRD3PM:
             condition: see `condition`; how it steers is `guidance.method`.
             guidance: `own_head` with its defaults if None.
             given: codes that are fixed, e.g. {"250": 1, "585": 0, "sex": "female"} (inpainting).
-            steps: reverse steps, evenly spread over T; T by default.
+            num_steps: reverse steps, evenly spread over T; T by default.
             transition_times: the shortcut for the absorbing kernel (no guidance).
-            batch: records at once.
+            batch_size: records at once.
 
         Raises:
             InputError: for n < 1, an unknown code, options that exclude each other, or a missing classifier.
             RunError: if rejection finds too few records.
         """
         times = subsequence(
-            self.config.diffusion.timesteps, self.config.diffusion.timesteps if steps is None else steps
+            self.config.diffusion.num_steps, self.config.diffusion.num_steps if num_steps is None else num_steps
         )
         fixed = self.vocabulary.fixed(given or {})
         wanted = Condition.parse(condition, self.vocabulary) if isinstance(condition, str) else condition
@@ -158,15 +158,15 @@ class EHRD3PM:
             fixed |= wanted.fixed(self.vocabulary.layout)
         if method == "reject":
             assert wanted is not None
-            return self._rejecting(n, wanted, times, seed, batch, fixed)
+            return self._rejecting(n, wanted, times, seed, batch_size, fixed)
         if transition_times:
-            if method not in (None, "replace") or steps is not None:
+            if method not in (None, "replace") or num_steps is not None:
                 raise InputError("transition times go with neither guided sampling nor fewer steps")
-            return sample_by_transition_times(self.denoiser, n, seed, batch=batch, given=fixed)
+            return sample_by_transition_times(self.denoiser, n, seed, batch_size=batch_size, given=fixed)
         guide = None
         if wanted is not None and method in ("own_head", "classifier"):
             guide = self._guide(wanted, guidance or Guidance())
-        return sample_tokens(self.denoiser, n, times, seed, batch=batch, guide=guide, given=fixed)
+        return sample_tokens(self.denoiser, n, times, seed, batch_size=batch_size, guide=guide, given=fixed)
 
     def _guide(self, condition: Condition, guidance: Guidance) -> LangevinGuide:
         if guidance.method == "own_head":
@@ -178,13 +178,13 @@ class EHRD3PM:
         return LangevinGuide(self.denoiser, guidance, classifier=self.classifiers[condition.text])
 
     def _rejecting(
-        self, n: int, condition: Condition, times: list[int], seed: int, batch: int, fixed: dict[int, int]
+        self, n: int, condition: Condition, times: list[int], seed: int, batch_size: int, fixed: dict[int, int]
     ) -> Iterator[Tensor]:
         """Unconditional draws that fulfil the condition: the referee, at 1 / P(condition) draws a record."""
         if n < 1:
             raise InputError(f"n must be at least 1, got {n}")
         found = tried = 0
-        for rows in sample_tokens(self.denoiser, n * REJECT_LIMIT, times, seed, batch=batch, given=fixed):
+        for rows in sample_tokens(self.denoiser, n * REJECT_LIMIT, times, seed, batch_size=batch_size, given=fixed):
             tried += len(rows)
             kept = rows[condition.holds(rows)][: n - found]
             found += len(kept)
@@ -192,7 +192,7 @@ class EHRD3PM:
                 yield kept
             if found == n:
                 return
-            if tried >= 200 * batch and found == 0:
+            if tried >= 200 * batch_size and found == 0:
                 break
         raise RunError(f"condition {condition.text!r} held for {found} of {tried} draws: too rare for rejection")
 
@@ -219,7 +219,11 @@ class EHRD3PM:
         return self.classifiers[parsed.text]
 
     def fit_label_classifier(self, name: str, labels: Tensor, cohort: Cohort, **options: Any) -> NoisyClassifier:
-        """Train a classifier for any label of the training records that is not among their tokens."""
+        """Train a classifier for any label of the training records that is not among their tokens.
+
+        Raises:
+            InputError: if there is not one label for each record.
+        """
         self._check_vocabulary(cohort)
         if len(labels) != len(cohort):
             raise InputError(f"{len(labels)} labels for {len(cohort)} records")
@@ -269,7 +273,7 @@ class EHRD3PM:
             for text in value["classifiers"]:
                 prefix = f"classifier/{text}/"
                 own = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
-                classifier = NoisyClassifier(model.config.network.width, model.config.diffusion.timesteps)
+                classifier = NoisyClassifier(model.config.network.width, model.config.diffusion.num_steps)
                 classifier.load_state_dict(own)
                 model.classifiers[text] = classifier.to(model.device).eval()
             # a kill between the two files may leave a classifier that the description does not name yet

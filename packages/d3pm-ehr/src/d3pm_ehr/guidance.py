@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 class NoisyClassifier(nn.Module):
     """log-odds of a condition on x_0 from the hidden state of x_t and t: one hidden layer."""
 
-    def __init__(self, width: int, timesteps: int, hidden: int = 64) -> None:
+    def __init__(self, width: int, num_steps: int, hidden: int = 64) -> None:
         super().__init__()
-        self.timesteps = timesteps
+        self.num_steps = num_steps
         self.layers = nn.Sequential(nn.Linear(width + TIME_FEATURES, hidden), nn.SiLU(), nn.Linear(hidden, 1))
 
     def forward(self, pooled: Float[Tensor, "rows width"], t: Tensor) -> Float[Tensor, "rows"]:
         """Log-odds."""
-        times = time_features(t, self.timesteps).to(pooled.dtype).expand(len(pooled), -1)
+        times = time_features(t, self.num_steps).to(pooled.dtype).expand(len(pooled), -1)
         return self.layers(torch.cat([pooled, times], 1))[:, 0]
 
 
@@ -48,8 +48,8 @@ def train_classifier(
     labels: Tensor,
     *,
     steps: int = 600,
-    batch: int = 256,
-    lr: float = 3e-3,
+    batch_size: int = 256,
+    learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> NoisyClassifier:
     """Train on frozen hidden states of noisy records, t uniform, by cross-entropy.
@@ -59,8 +59,8 @@ def train_classifier(
         cohort: training records.
         labels: whether each fulfils the condition.
         steps: of Adam.
-        batch: records in a step.
-        lr: learning rate.
+        batch_size: records in a step.
+        learning_rate: of Adam.
         seed: of everything drawn.
 
     Raises:
@@ -71,15 +71,15 @@ def train_classifier(
         raise InputError(f"the condition holds for {int(labels.sum())} of {len(labels)} records: nothing to learn from")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = NoisyClassifier(model.network.width, model.process.timesteps).to(device)
+        classifier = NoisyClassifier(model.network.width, model.process.num_steps).to(device)
     with torch.no_grad():
         classifier.layers[2].bias.fill_(float(torch.logit(labels.float().mean())))  # type: ignore[operator] # a Linear's bias
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate)
     for step in progress(range(steps), "training the classifier"):
         host = torch.Generator().manual_seed(mix(seed + 1, 2 * step))
         noise = torch.Generator(device).manual_seed(mix(seed + 1, 2 * step + 1))
-        rows = torch.randint(len(cohort), (batch,), generator=host)
-        t = torch.randint(1, model.process.timesteps + 1, (batch,), generator=host).to(device)
+        rows = torch.randint(len(cohort), (batch_size,), generator=host)
+        t = torch.randint(1, model.process.num_steps + 1, (batch_size,), generator=host).to(device)
         with torch.no_grad():
             x_t = model.process.corrupt(cohort.tokens(rows.numpy()).to(device), t, noise)
             pooled = model.pooled(model.hidden(x_t, t))
@@ -99,6 +99,9 @@ class LangevinGuide:
         guidance: sizes.
         condition: for `own_head`.
         classifier: for `classifier`.
+
+    Raises:
+        InputError: if neither or both of condition and classifier are given.
     """
 
     def __init__(
@@ -119,10 +122,10 @@ class LangevinGuide:
             reference = self.model.head(z) + offset
         y = z
         for _ in range(self.guidance.inner_steps):
-            y = y - self.guidance.step * self.gradient(y, z, reference, offset, x_t, t)
+            y = y - self.guidance.learning_rate * self.gradient(y, z, reference, offset, x_t, t)
             if self.guidance.temperature > 0:
                 noise = draws.normal(tuple(y.shape[1:]), y.dtype)
-                y = y + math.sqrt(2 * self.guidance.step * self.guidance.temperature) * noise
+                y = y + math.sqrt(2 * self.guidance.learning_rate * self.guidance.temperature) * noise
         return y
 
     @torch.enable_grad()

@@ -79,7 +79,7 @@ def guidance_report(
     settings: Mapping[str, Guidance],
     n: int = 1000,
     seed: int = 0,
-    steps: int | None = None,
+    num_steps: int | None = None,
 ) -> list[dict[str, Any]]:
     """A row for real records, for unguided ones, and for each setting.
 
@@ -90,14 +90,14 @@ def guidance_report(
         settings: guidance by name.
         n: records drawn with each.
         seed: of the draws.
-        steps: reverse steps.
+        num_steps: reverse steps.
     """
     parsed = Condition.parse(condition, model.vocabulary)
-    plain = model.sample(n, seed=seed, steps=steps)
+    plain = model.sample(n, seed=seed, num_steps=num_steps)
     base = float(parsed.holds(plain.tokens()).float().mean())
     rows = [describe(real, parsed, real, base, "real"), describe(plain, parsed, real, base, "unguided")]
     for name, guidance in settings.items():
-        made = model.sample(n, seed=seed, condition=parsed, guidance=guidance, steps=steps)
+        made = model.sample(n, seed=seed, condition=parsed, guidance=guidance, num_steps=num_steps)
         rows.append(describe(made, parsed, real, base, name))
     return rows
 

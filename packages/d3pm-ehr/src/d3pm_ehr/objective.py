@@ -13,14 +13,14 @@ from d3pm_ehr.process import DiscreteDiffusion
 class UniformTimes:
     """t uniform on 1..T, stratified over the batch (each record's t is uniform, together they cover the range)."""
 
-    def __init__(self, timesteps: int) -> None:
-        self.timesteps = timesteps
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
 
     def draw(self, rows: int, generator: torch.Generator) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
         """Times, and 1 / p_t of each."""
         u = (torch.randperm(rows, generator=generator) + torch.rand(rows, generator=generator)) / rows
-        t = (u * self.timesteps).long().clamp_max(self.timesteps - 1) + 1
-        return t, torch.full((rows,), float(self.timesteps))
+        t = (u * self.num_steps).long().clamp_max(self.num_steps - 1) + 1
+        return t, torch.full((rows,), float(self.num_steps))
 
     def update(self, t: Int[Tensor, "rows"], losses: Float[Tensor, "rows"]) -> None:
         """Nothing to learn."""
@@ -40,17 +40,17 @@ class ImportanceTimes(UniformTimes):
     another kind.
     """
 
-    def __init__(self, timesteps: int) -> None:
-        super().__init__(timesteps)
-        self.squares = torch.zeros(timesteps + 1)
-        self.counts = torch.zeros(timesteps + 1)
+    def __init__(self, num_steps: int) -> None:
+        super().__init__(num_steps)
+        self.squares = torch.zeros(num_steps + 1)
+        self.counts = torch.zeros(num_steps + 1)
 
     def draw(self, rows: int, generator: torch.Generator) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
         """Times, and 1 / p_t of each."""
         if not bool((self.counts[1:] > 10).all()):
             return super().draw(rows, generator)
         weights = self.squares[1:].sqrt() + 1e-10
-        if self.timesteps > 1:
+        if self.num_steps > 1:
             weights[0] = weights[1]
         p = weights / weights.sum()
         index = torch.multinomial(p, rows, replacement=True, generator=generator)
@@ -103,11 +103,11 @@ def training_loss(
     """
     if loss == "ce":
         each = process.cross_entropy(x0, x_t, logits)
-        return (each * weights / process.timesteps).mean(), each.detach()
+        return (each * weights / process.num_steps).mean(), each.detach()
     each = process.divergence(x0, x_t, logits, t)
     value = (each * weights).mean() + process.prior_divergence(x0).mean()
     if loss == "hybrid":
-        uneven = weights / process.timesteps
+        uneven = weights / process.num_steps
         clean = process.clean_logits(x_t, t, logits)
         value = value + ce_weight * (process.cross_entropy(x0, x_t, clean) * uneven).mean()
     return value, each.detach()
@@ -121,7 +121,7 @@ def bound(
     generator: torch.Generator,
     *,
     draws: int = 1,
-    batch: int = 1024,
+    batch_size: int = 1024,
 ) -> Float[Tensor, "rows"]:
     """An unbiased estimate of each record's negative ELBO in nats: L_T + mean over `draws` of T L_{t-1}.
 
@@ -131,9 +131,9 @@ def bound(
         x0: records, on the device of the model.
         generator: on that device.
         draws: of (t, x_t) for each record.
-        batch: records at once.
+        batch_size: records at once.
     """
-    return torch.cat([part for part, _ in _terms(process, model, x0, generator, draws, batch)])
+    return torch.cat([part for part, _ in _terms(process, model, x0, generator, draws, batch_size)])
 
 
 @torch.no_grad()
@@ -146,11 +146,11 @@ def held_out_losses(
 
 
 def _terms(
-    process: DiscreteDiffusion, model: nn.Module, x0: Tensor, generator: torch.Generator, draws: int, batch: int
+    process: DiscreteDiffusion, model: nn.Module, x0: Tensor, generator: torch.Generator, draws: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    times = UniformTimes(process.timesteps)
+    times = UniformTimes(process.num_steps)
     host = torch.Generator().manual_seed(generator.initial_seed())
-    for rows in x0.split(batch):
+    for rows in x0.split(batch_size):
         total, entropy = process.prior_divergence(rows), torch.zeros(len(rows), device=rows.device)
         for _ in range(draws):
             t, weight = (item.to(rows.device) for item in times.draw(len(rows), host))

@@ -196,7 +196,11 @@ class DiscreteDiffusion(ForwardProcess):
         return -(torch.special.entr(q) + q * r.clamp_min(torch.finfo(r.dtype).tiny).log()).sum((1, 2))
 
     def prior_divergence(self, x0: UInt8[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
-        """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0."""
+        """L_T = sum_n KL(q(x_T | x_0) || pi) in nats a record: 0 where abar_T = 0.
+
+        Raises:
+            InputError: with the absorbing kernel where abar_T > 0: it is infinite.
+        """
         signal = float(self.abar[-1])
         total = torch.zeros(len(x0), device=x0.device, dtype=self.pi[0].dtype)
         if signal == 0:

@@ -54,7 +54,7 @@ def sample_tokens(
     times: list[int],
     seed: int,
     *,
-    batch: int = 1024,
+    batch_size: int = 1024,
     guide: Guide | None = None,
     given: Mapping[int, int] | None = None,
     tick: Callable[[], None] | None = None,
@@ -66,7 +66,7 @@ def sample_tokens(
         rows: records in all.
         times: T = t_0 > t_1 > ... > 0, see `subsequence`.
         seed: of every draw.
-        batch: records at once (rounded up to whole blocks of 256).
+        batch_size: records at once (rounded up to whole blocks of 256).
         guide: changes the hidden states at each step.
         given: level of tokens that are fixed. Exact for the absorbing kernel with an exact head; for the others the
             token is replaced at each step by a draw of q(x_t | x_0), which is approximate.
@@ -75,7 +75,7 @@ def sample_tokens(
     Raises:
         InputError: if rows < 1.
     """
-    for count, draws in _batches(model, rows, batch, seed):
+    for count, draws in _batches(model, rows, batch_size, seed):
         x = _start(model, draws)
         for t, s in itertools.pairwise(times):
             at = torch.tensor([t], device=x.device)
@@ -95,7 +95,7 @@ def sample_by_transition_times(
     rows: int,
     seed: int,
     *,
-    batch: int = 1024,
+    batch_size: int = 1024,
     given: Mapping[int, int] | None = None,
     tick: Callable[[], None] | None = None,
 ) -> Iterator[UInt8[Tensor, "rows columns"]]:
@@ -109,9 +109,9 @@ def sample_by_transition_times(
     """
     if not model.process.absorbing:
         raise InputError(f"transition times need kernel absorbing, this model has {model.process.kernel}")
-    for count, draws in _batches(model, rows, batch, seed):
+    for count, draws in _batches(model, rows, batch_size, seed):
         x = _start(model, draws)
-        x = _fix(model, x, given, torch.tensor([model.process.timesteps], device=x.device), draws)
+        x = _fix(model, x, given, torch.tensor([model.process.num_steps], device=x.device), draws)
         masked = x == _mask_levels(model, x)
         tau = _unmasking_times(model, draws, x.shape[1]) * masked
         while bool((tau > 0).any()):
@@ -133,15 +133,15 @@ def _unmasking_times(model: Denoiser, draws: Draws, columns: int) -> Int[Tensor,
     u = draws.uniform(columns, dtype=torch.float64)
     # abar falls from 1 to 0: tau is the first t with abar_t <= u
     rising = -model.process.abar
-    return torch.searchsorted(rising, -u).clamp(1, model.process.timesteps)
+    return torch.searchsorted(rising, -u).clamp(1, model.process.num_steps)
 
 
-def _batches(model: Denoiser, rows: int, batch: int, seed: int) -> Iterator[tuple[int, Draws]]:
+def _batches(model: Denoiser, rows: int, batch_size: int, seed: int) -> Iterator[tuple[int, Draws]]:
     if rows < 1:
         raise InputError(f"n must be at least 1, got {rows}")
-    if batch < 1:
-        raise InputError(f"batch must be at least 1, got {batch}")
-    blocks, at_once = -(-rows // BLOCK), max(1, -(-batch // BLOCK))
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    blocks, at_once = -(-rows // BLOCK), max(1, -(-batch_size // BLOCK))
     for first in range(0, blocks, at_once):
         last = min(first + at_once, blocks)
         yield min(rows, last * BLOCK) - first * BLOCK, Draws(seed, range(first, last), model.process.abar.device)

@@ -22,7 +22,7 @@ def noise_schedule(name: ScheduleName, steps: int) -> Float[Tensor, "steps_plus_
         InputError: for another name, or steps < 1.
     """
     if steps < 1:
-        raise InputError(f"timesteps must be at least 1, got {steps}")
+        raise InputError(f"num_steps must be at least 1, got {steps}")
     u = torch.arange(steps + 1, dtype=torch.float64) / steps
     if name == "linear":
         abar = 1 - u
@@ -56,5 +56,5 @@ def subsequence(steps: int, count: int) -> list[int]:
         InputError: unless 1 <= count <= steps.
     """
     if not 1 <= count <= steps:
-        raise InputError(f"steps must be in 1..{steps} (the timesteps of the model), got {count}")
+        raise InputError(f"num_steps must be in 1..{steps} (the num_steps of the model), got {count}")
     return [round(steps * (count - index) / count) for index in range(count + 1)]

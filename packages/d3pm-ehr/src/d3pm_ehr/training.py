@@ -88,7 +88,7 @@ def train_denoiser(
         seed: of batches and noise.
         validation: held-out records; without them the last averaged weights are kept.
         state: of an interrupted training.
-        after: called on the main process every `training.every` steps with the state and the metrics.
+        after: called on the main process every `training.checkpoint_every` steps with the state and the metrics.
 
     Raises:
         InputError: if there are no records, or accelerate shards the weights (the denoiser fits on one device).
@@ -105,7 +105,7 @@ def train_denoiser(
     model.process.to(accelerator.device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
-        lr=training.lr,
+        lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=accelerator.device.type in ("cpu", "cuda"),
     )
@@ -114,7 +114,7 @@ def train_denoiser(
         optimizer.load_state_dict({"state": state.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
     wrapped, prepared = accelerator.prepare(model, optimizer)
     run = _Run(wrapped, model, prepared, training, accelerator, seed)
-    times = (ImportanceTimes if training.time_sampler == "importance" else UniformTimes)(model.process.timesteps)
+    times = (ImportanceTimes if training.time_sampler == "importance" else UniformTimes)(model.process.num_steps)
     if state.times:
         times.restore(state.times)
     state.ema = state.ema or {name: value.clone() for name, value in model.state_dict().items()}
@@ -126,9 +126,11 @@ def train_denoiser(
     for step in progress(range(state.step, training.steps if not state.stopped else state.step), "training"):
         total, count = total + run.step(step, records, times, state.ema), count + 1
         state.step = step + 1
-        if state.step % training.every == 0 or state.step == training.steps:
+        if state.step % training.checkpoint_every == 0 or state.step == training.steps:
             if not torch.isfinite(total):
-                raise RunError(f"the loss is {float(total)} at step {state.step}: lower lr ({training.lr:g})")
+                raise RunError(
+                    f"the loss is {float(total)} at step {state.step}: lower learning_rate ({training.learning_rate:g})"
+                )
             metrics = {"loss": float(total) / count}
             if held is not None:
                 metrics["held_out_bound"], metrics["held_out_ce"] = _held_out(model, state.ema, held, seed)
@@ -163,8 +165,8 @@ class _Run:
         training, process = self.training, self.model.process
         host = torch.Generator().manual_seed(mix(self.seed, 2 * step))
         noise = torch.Generator(records.device).manual_seed(mix(self.seed, 2 * step + 1))
-        x0 = records.batch(training.batch, host)
-        t, weights = (item.to(records.device) for item in times.draw(training.batch, host))
+        x0 = records.batch(training.batch_size, host)
+        t, weights = (item.to(records.device) for item in times.draw(training.batch_size, host))
         x_t = process.corrupt(x0, t, noise)
         x0, x_t, t, weights = x0[self.share], x_t[self.share], t[self.share], weights[self.share]
         with autocast(records.device, self.precision):
@@ -173,7 +175,7 @@ class _Run:
             process, x0, x_t, t, weights, logits.to(process.pi[0].dtype), training.loss, training.ce_weight
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = training.lr * 0.5 * (1 + math.cos(math.pi * step / training.steps))
+            group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / training.steps))
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         self.optimizer.step()

@@ -30,6 +30,9 @@ class Vocabulary:
         truncation: how source codes were cut (`icd3`, `none`, or a number of characters).
         counts: records with each code in the source, where they were at least `min_records`.
         min_records: rarer codes were left out of the vocabulary.
+
+    Raises:
+        InputError: for a code that is there twice, or no code at all.
     """
 
     codes: tuple[str, ...]

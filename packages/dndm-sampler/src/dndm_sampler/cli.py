@@ -118,30 +118,32 @@ def train(
 def sample(
     model: str,
     settings: SampleConfig = SampleConfig(),
-    batch_size: int = 4,
+    n: int = 4,
     length: int = 64,
     infill: str | None = None,
     prompt: str | None = None,
     out: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    json: bool = False,
 ) -> None:
     """Sample text from a trained denoiser or a Hugging Face masked language model in a local folder.
 
     Args:
         model: run folder of train, or folder of a masked language model with its tokenizer.
         settings: the sampler.
-        batch_size: rows.
+        n: rows, sampled as one batch.
         length: positions of a row, where no infill is given.
         infill: text whose marker (_ for letters, the tokenizer's mask for other models) is filled in.
         prompt: text kept at the beginning of every row.
         out: .txt or .jsonl file (jsonl with calls per row); printed otherwise.
         seed: seed of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
+        json: print the rows with their calls and log-probabilities as JSON instead of text.
     """
     from dndm_sampler.commands import sample_text
 
-    sample_text(model, settings, batch_size, length, infill, prompt, out, seed, device)
+    sample_text(model, settings, n, length, infill, prompt, out, seed, device, json)
 
 
 def compare(

@@ -195,13 +195,14 @@ def _masked_language_model(folder: Path, device: torch.device) -> TextModel:
 def sample_text(
     model: str,
     settings: SampleConfig,
-    batch_size: int,
+    n: int,
     length: int,
     infill: str | None,
     prompt: str | None,
     out: str | None,
     seed: int,
     device: str,
+    as_json: bool,
 ) -> None:
     """Sample and print, or write a .txt or .jsonl file."""
     if out is not None and Path(out).suffix not in (".txt", ".jsonl"):
@@ -212,8 +213,8 @@ def sample_text(
             raise InputError(f"--{name} is empty: give at least one character")
     if infill is not None and prompt is not None:
         raise InputError("give --infill or --prompt, not both: a prompt is an infill whose rest is open")
-    if batch_size < 1:
-        raise InputError(f"--batch-size must be at least 1, got {batch_size}")
+    if n < 1:
+        raise InputError(f"--n must be at least 1, got {n}")
     resolved = resolve_device(device)
     loaded = load_text_model(model, resolved)
     options = asdict(replace(settings, schedule=settings.schedule or loaded.train_schedule))
@@ -224,21 +225,21 @@ def sample_text(
     generator = torch.Generator().manual_seed(seed)
     given = _given(loaded, infill, prompt, length)
     if given is None:
-        found = sampler.sample(batch_size, length, generator=generator, device=resolved)
+        found = sampler.sample(n, length, generator=generator, device=resolved)
     else:
-        ids, fixed = (part.expand(batch_size, -1).contiguous() for part in given)
+        ids, fixed = (part.expand(n, -1).contiguous() for part in given)
         found = sampler.sample(input_ids=ids, fixed_mask=fixed, generator=generator, device=resolved)
-    rows = loaded.decode(found.sequences.cpu())
     log.info("%d calls, %d rows evaluated", found.nfe, found.rows)
-    if out is None:
-        print("\n".join(rows))
-    elif out.endswith(".txt"):
-        write_text(out, "\n".join(rows) + "\n")
-    else:
-        calls, scores = found.nfe_per_row.tolist(), found.scores.sum(1).tolist()
-        lines = [json.dumps({"text": row, "calls": c, "log_p": s}, ensure_ascii=False)
-                 for row, c, s in zip(rows, calls, scores, strict=True)]  # fmt: skip
-        write_text(out, "\n".join(lines) + "\n")
+    calls, scores = found.nfe_per_row.tolist(), found.scores.sum(1).tolist()
+    rows = [{"text": text, "calls": c, "log_p": s}
+            for text, c, s in zip(loaded.decode(found.sequences.cpu()), calls, scores, strict=True)]  # fmt: skip
+    if out is not None:
+        jsonl = out.endswith(".jsonl")
+        write_text(out, "".join((json.dumps(row, ensure_ascii=False) if jsonl else row["text"]) + "\n" for row in rows))
+    if as_json:
+        print(json.dumps({"calls": found.nfe, "rows": rows}, ensure_ascii=False))
+    elif out is None:
+        print("\n".join(row["text"] for row in rows))
 
 
 def _given(loaded: TextModel, infill: str | None, prompt: str | None, length: int) -> tuple[Tensor, Tensor] | None:

@@ -12,7 +12,7 @@ class TrainConfig:
         noise: absorbing or multinomial.
         schedule: noise schedule of the training pairs, such as linear or beta:5,3.
         length: characters a training row.
-        num_steps: optimiser updates.
+        steps: optimiser updates.
         batch_size: rows an update.
         learning_rate: peak of AdamW's cosine decay.
         width: channels of the convolutions, or width of the transformer.
@@ -24,7 +24,7 @@ class TrainConfig:
     noise: Literal["absorbing", "multinomial"] = "absorbing"
     schedule: str = "linear"
     length: int = 64
-    num_steps: int = 1400
+    steps: int = 1400
     batch_size: int = 32
     learning_rate: float = 3e-3
     width: int = 128

@@ -268,7 +268,11 @@ class DNDMSampler:
         return None, candidates, order, thinned
 
     def draw_times(self, free: Bool[Tensor, "batch length"], uniforms: CounterUniforms) -> Num[Tensor, "batch length"]:
-        """tau of every free position, 0 elsewhere, as the options say."""
+        """tau of every free position, 0 elsewhere, as the options say.
+
+        Raises:
+            InputError: if batch_times is `shared` and the fixed positions differ between the rows.
+        """
         rows = torch.arange(len(free), device=free.device)
         if self.batch_times == "shared":
             if not bool((free == free[:1]).all()):

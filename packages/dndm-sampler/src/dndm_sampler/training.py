@@ -108,7 +108,12 @@ def train_text(
 
 
 def train_translation(out: str | Path, config: TrainConfig, seed: int, device: torch.device) -> nn.Module:
-    """Train a `Translator` on the toy translation task; arguments, result and errors as `train_text`."""
+    """Train a `Translator` on the toy translation task; arguments and result as `train_text`.
+
+    Raises:
+        InputError: as `train_text`, and for a width that is not a multiple of 4.
+        RunError: as `train_text`.
+    """
     _check(config)
     if config.width < 4 or config.width % 4:
         raise InputError(f"width must be a positive multiple of 4 for the translation task, got {config.width}")
@@ -161,15 +166,15 @@ def _train(
     with RunFolder(out, package="dndm-sampler", settings=settings) as folder:
         start = load_checkpoint(folder.path, model, optimizer) if folder.resumed else 0
         folder.metrics.rewind(start)
-        for step in progress(range(start, config.num_steps), f"training ({config.noise})"):
+        for step in progress(range(start, config.steps), f"training ({config.noise})"):
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _cosine_decay(step, config.num_steps)
+                group["lr"] = config.learning_rate * _cosine_decay(step, config.steps)
             loss = loss_of(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             done = step + 1
-            if done % config.checkpoint_every == 0 or done == config.num_steps:
+            if done % config.checkpoint_every == 0 or done == config.steps:
                 value = loss.item()
                 if not math.isfinite(value):
                     raise RunError(f"training loss is {value} at step {done}; {folder.path} keeps the last good "
@@ -180,7 +185,7 @@ def _train(
         with torch.no_grad():
             held_out = [float(loss_of(step, held=True)) for step in range(16)]
         save_model(folder.path, model, task, config)
-        folder.write_json("result.json", {"steps": config.num_steps, "held_out_loss": sum(held_out) / len(held_out)})
+        folder.write_json("result.json", {"steps": config.steps, "held_out_loss": sum(held_out) / len(held_out)})
         log.info("held-out loss %.3f nats a token", sum(held_out) / len(held_out))
     return model
 
@@ -256,7 +261,7 @@ def _check(config: TrainConfig) -> None:
     TransitionSchedule.parse(config.schedule)
     if config.noise not in ("absorbing", "multinomial"):
         raise InputError(f"noise must be absorbing or multinomial, got {config.noise!r}")
-    for name in ("length", "num_steps", "batch_size", "checkpoint_every"):
+    for name in ("length", "steps", "batch_size", "checkpoint_every"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
     if not 0.01 <= config.held_out <= 0.5:

@@ -26,6 +26,9 @@ class LinearAttention(nn.Module):
             of (d + 1) x (d + 1).
         scale: standard deviation of the random start of `factored` and `full` (times 1 / sqrt(d)); Gamma starts at 0.
 
+    Raises:
+        InputError: for other weights, or d below 1.
+
     Example:
         >>> model = LinearAttention(5)
         >>> model(torch.randn(8, 20, 5), torch.randn(8, 20), torch.randn(8, 5)).shape
@@ -98,6 +101,9 @@ class ICLTransformer(nn.Module):
         layers: transformer blocks.
         width: embedding size, a multiple of `heads`.
         heads: attention heads.
+
+    Raises:
+        InputError: for a size below 1, or a width that `heads` does not divide.
     """
 
     def __init__(self, d: int, max_context: int, layers: int = 3, width: int = 64, heads: int = 4) -> None:

@@ -73,6 +73,9 @@ def conditional_risk(
     """E [(f - y)^2 | X], exact over task, noise and query, for given test inputs in the coordinates of the data.
 
     With Sig = X^T X / m: sigma^2 + psi^2 tr(H (Gamma Sig - I)(Gamma Sig - I)^T) + sigma^2 / m tr(H Gamma Sig Gamma^T).
+
+    Raises:
+        InputError: if X has another last dimension than the problem, or Gamma another shape.
     """
     if X.dim() < 2 or X.shape[-1] != problem.d:
         raise InputError(f"X must have shape ... x examples x {problem.d}, got {' x '.join(map(str, X.shape))}")

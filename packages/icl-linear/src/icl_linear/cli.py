@@ -56,8 +56,8 @@ def curve(
     context: int = 50,
     tasks: list[int] = [100, 300, 1000, 3000, 10000],  # noqa: B006 - read only; the help shows it
     schedule: str = "geometric",
-    step: float | None = None,
-    batch: int = 1,
+    learning_rate: float | None = None,
+    batch_size: int = 1,
     test: list[int] = [],  # noqa: B006 - read only; the help shows it
     runs: int = 0,
     seed: int = 0,
@@ -76,8 +76,8 @@ def curve(
         context: N, examples in each pretraining prompt.
         tasks: T, numbers of steps, each a run of its own (the schedule depends on T).
         schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
-        step: gamma_0; half the largest stable step by default.
-        batch: tasks averaged in each step.
+        learning_rate: gamma_0 in the paper; half the largest stable step by default.
+        batch_size: tasks averaged in each step.
         test: M, other numbers of examples at which to give the trained model's risk.
         runs: sampled runs to set beside the exact values; none by default.
         seed: of the sampled runs.
@@ -89,10 +89,16 @@ def curve(
     from icl_linear.verbs.theory import learning_curve
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
-    settings = options | {"context": context, "tasks": tasks, "schedule": schedule, "step": step, "batch": batch}
+    settings = options | {
+        "context": context,
+        "tasks": tasks,
+        "schedule": schedule,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+    }
     settings |= {"test": test, "runs": runs, "seed": seed}
     problem = problem_on(options, device)
-    learning_curve(problem, context, tasks, schedule, step, batch, test, runs, seed, settings, out, json)
+    learning_curve(problem, context, tasks, schedule, learning_rate, batch_size, test, runs, seed, settings, out, json)
 
 
 def bound(
@@ -103,7 +109,7 @@ def bound(
     trace: float | None = 1.0,
     context: int = 50,
     tasks: list[int] = [100, 1000, 10000],  # noqa: B006 - read only; the help shows it
-    step: float | None = None,
+    learning_rate: float | None = None,
     test: list[int] = [4, 50, 1000],  # noqa: B006 - read only; the help shows it
     out: str | None = None,
     json: bool = False,
@@ -119,7 +125,7 @@ def bound(
         trace: a named spectrum is scaled to this trace; null leaves it as it is.
         context: N, examples in each pretraining prompt.
         tasks: T, numbers of pretraining tasks.
-        step: gamma_0; half the largest stable step by default.
+        learning_rate: gamma_0 in the paper; half the largest stable step by default.
         test: M, examples at test for the rates of ridge and attention.
         out: folder for result.json, rows.csv and figures.
         json: print JSON instead of a table.
@@ -129,8 +135,8 @@ def bound(
     from icl_linear.verbs.theory import bound_table
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
-    settings = options | {"context": context, "tasks": tasks, "step": step, "test": test}
-    bound_table(problem_on(options, device), context, tasks, step, test, settings, out, json)
+    settings = options | {"context": context, "tasks": tasks, "learning_rate": learning_rate, "test": test}
+    bound_table(problem_on(options, device), context, tasks, learning_rate, test, settings, out, json)
 
 
 def plan(
@@ -143,8 +149,8 @@ def plan(
     target: float = 0.1,
     relative: bool = True,
     schedule: str = "geometric",
-    step: float | None = None,
-    batch: int = 1,
+    learning_rate: float | None = None,
+    batch_size: int = 1,
     most: int = 1_000_000,
     out: str | None = None,
     json: bool = False,
@@ -162,8 +168,8 @@ def plan(
         target: excess risk over the best attention model.
         relative: the target is a share of the untrained model's excess risk.
         schedule: geometric (the paper's), constant, linear, poly or poly:POWER.
-        step: gamma_0; half the largest stable step by default.
-        batch: tasks averaged in each step.
+        learning_rate: gamma_0 in the paper; half the largest stable step by default.
+        batch_size: tasks averaged in each step.
         most: steps at which to give up.
         out: folder for result.json, rows.csv and figures.
         json: print JSON instead of a table.
@@ -174,9 +180,9 @@ def plan(
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     settings = options | {"context": context, "target": target, "relative": relative, "schedule": schedule}
-    settings |= {"step": step, "batch": batch, "most": most}
+    settings |= {"learning_rate": learning_rate, "batch_size": batch_size, "most": most}
     problem = problem_on(options, device)
-    plan_table(problem, context, target, relative, schedule, step, batch, most, settings, out, json)
+    plan_table(problem, context, target, relative, schedule, learning_rate, batch_size, most, settings, out, json)
 
 
 def train(
@@ -188,8 +194,8 @@ def train(
     trace: float | None = 1.0,
     context: int = 20,
     steps: int = 2000,
-    batch: int | None = None,
-    lr: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
     schedule: str | None = None,
     optimizer: Literal["adam", "sgd"] | None = None,
     loss: Literal["query", "all"] | None = None,
@@ -202,7 +208,7 @@ def train(
     max_context: int | None = None,
     test: list[int] = [],  # noqa: B006 - read only; the help shows it
     prompts: int = 2000,
-    every: int = 100,
+    checkpoint_every: int = 100,
     seed: int = 0,
     out: str | None = None,
     json: bool = False,
@@ -219,8 +225,8 @@ def train(
         trace: a named spectrum is scaled to this trace; null leaves it as it is.
         context: N, examples in each pretraining prompt.
         steps: of the optimiser.
-        batch: fresh tasks in each step; 1 for gamma, 64 for the others.
-        lr: step size; half the largest stable one for gamma, 0.003 for attention, 0.001 for gpt2.
+        batch_size: fresh tasks in each step; 1 for gamma, 64 for the others.
+        learning_rate: gamma_0 in the paper; half the largest stable one for gamma, 0.003 for attention, 0.001 for gpt2.
         schedule: geometric, constant, linear or poly[:POWER]; geometric for gamma, constant for the others.
         optimizer: adam or sgd, for the models trained by autograd.
         loss: query (the last position) or all (every prefix), for autograd; all for gpt2, query for attention.
@@ -233,7 +239,7 @@ def train(
         max_context: examples gpt2 has positions for; context by default.
         test: M, examples at test; context by default.
         prompts: for judging models without a closed form.
-        every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints.
         seed: of tasks and start.
         out: run folder, runs/icl-linear-train-MODEL by default; the same command goes on where it was interrupted.
         json: print JSON instead of a table.
@@ -243,12 +249,12 @@ def train(
 
     options = {"spectrum": spectrum, "d": d, "psi": psi, "sigma": sigma, "trace": trace}
     train_options(
-        options, model=model, context=context, steps=steps, batch=batch, lr=lr, schedule=schedule,
-        optimizer=optimizer, loss=loss, seed=seed, pool=pool, design=design, layers=layers, width=width, heads=heads,
-        max_context=max_context,
+        options, model=model, context=context, steps=steps, batch_size=batch_size,
+        learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, loss=loss, seed=seed, pool=pool,
+        design=design, layers=layers, width=width, heads=heads, max_context=max_context,
     )(
-        runs=runs, every=every, lengths=test, prompts=prompts, out=out or f"runs/icl-linear-train-{model}",
-        device=device, as_json=json,
+        runs=runs, checkpoint_every=checkpoint_every, lengths=test, prompts=prompts,
+        out=out or f"runs/icl-linear-train-{model}", device=device, as_json=json,
     )  # fmt: skip
 
 

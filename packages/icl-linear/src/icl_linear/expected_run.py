@@ -66,7 +66,7 @@ def expected_sgd(
     schedule: Schedule,
     *,
     init: Float[Tensor, d] | Float[Tensor, "d d"] | None = None,
-    batch: int = 1,
+    batch_size: int = 1,
     record: Sequence[int] | None = None,
     grouped: bool = True,
 ) -> ExpectedRun:
@@ -75,9 +75,9 @@ def expected_sgd(
     Args:
         problem: the tasks.
         context: number N of context examples in each pretraining prompt.
-        schedule: step sizes, one fresh task (or `batch` of them) each.
+        schedule: step sizes, one fresh task (or `batch_size` of them) each.
         init: Gamma_0, zero by default: diagonal in the eigenbasis (d,), or any matrix (d, d) in data coordinates.
-        batch: tasks averaged in each step.
+        batch_size: tasks averaged in each step.
         record: steps at which to record, 0..T; only T by default.
         grouped: share moments among equal eigenvalues where the start allows it.
 
@@ -85,7 +85,7 @@ def expected_sgd(
         InputError: for a context below 1, a Gamma_0 of another shape, a recorded step outside 0..T.
     """
     context = int(check_length("context", context))
-    recursion, state = _start(problem, context, batch, init, grouped)
+    recursion, state = _start(problem, context, batch_size, init, grouped)
     wanted = sorted({schedule.steps} if record is None else {check_count("record", t, least=0) for t in record})
     if wanted and wanted[-1] > schedule.steps:
         raise InputError(f"record must lie in 0..{schedule.steps}, the schedule's steps; got {wanted[-1]}")
@@ -103,9 +103,11 @@ def expected_sgd(
     return ExpectedRun(problem, context, recursion, tuple(wanted), _infinite_for_nan(excess), states)
 
 
-def _start(problem: Problem, context: int, batch: int, init: Tensor | None, grouped: bool) -> tuple[Recursion, State]:
+def _start(
+    problem: Problem, context: int, batch_size: int, init: Tensor | None, grouped: bool
+) -> tuple[Recursion, State]:
     if init is None:
-        recursion = Recursion(problem, context, batch, grouped)
+        recursion = Recursion(problem, context, batch_size, grouped)
         return recursion, State(torch.zeros_like(recursion.W)[None], recursion.star[None] ** 2, -recursion.star[None])
     init = torch.as_tensor(init, dtype=torch.float64, device=problem.eigenvalues.device)
     star = problem.gamma_star(context)
@@ -113,7 +115,7 @@ def _start(problem: Problem, context: int, batch: int, init: Tensor | None, grou
         Delta = torch.diag(check_shape("init", init, (problem.d,)) - star)
     else:
         Delta = problem.in_eigenbasis(check_shape("init", init, (problem.d, problem.d))) - torch.diag(star)
-    recursion = Recursion(problem, context, batch, grouped=False)
+    recursion = Recursion(problem, context, batch_size, grouped=False)
     diagonal = Delta.diagonal()
     return recursion, State(Delta[None] ** 2, diagonal[None] ** 2, diagonal[None].clone())
 

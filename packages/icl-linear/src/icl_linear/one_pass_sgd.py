@@ -18,7 +18,7 @@ def sgd_steps(
     gamma: Float[Tensor, "runs d d"],
     tasks: Statistics,
     step_sizes: Float[Tensor, "steps"],
-    batch: int = 1,
+    batch_size: int = 1,
 ) -> Float[Tensor, "runs d d"]:
     """Exactly the iterates of sequential SGD, a block of steps in three matrix products and a triangular solve.
 
@@ -28,17 +28,19 @@ def sgd_steps(
 
     Args:
         gamma: Gamma before the block, one for each run.
-        tasks: v and x of shape (runs, steps * batch, d), y of shape (runs, steps * batch), in order.
+        tasks: v and x of shape (runs, steps * batch_size, d), y of shape (runs, steps * batch_size), in order.
         step_sizes: gamma_t.
-        batch: tasks averaged in each step.
+        batch_size: tasks averaged in each step.
     """
     v, x, y = tasks.v, tasks.x, tasks.y
-    weights = step_sizes.to(v) / batch
-    if batch > 1:
-        weights = weights.repeat_interleave(batch)
+    weights = step_sizes.to(v) / batch_size
+    if batch_size > 1:
+        weights = weights.repeat_interleave(batch_size)
     coupling = (x @ x.mT).mul_(v @ v.mT).mul_(weights)
-    if batch > 1:  # tasks of one step all meet the same Gamma; beyond that, the solve reads the lower triangle only
-        step = torch.arange(len(weights), device=v.device) // batch
+    if (
+        batch_size > 1
+    ):  # tasks of one step all meet the same Gamma; beyond that, the solve reads the lower triangle only
+        step = torch.arange(len(weights), device=v.device) // batch_size
         coupling *= step[:, None] > step
     errors = (x @ gamma).mul_(v).sum(-1).sub_(y)
     errors = torch.linalg.solve_triangular(coupling, errors[..., None], upper=False, unitriangular=True)
@@ -52,7 +54,7 @@ def sgd(
     generator: torch.Generator,
     *,
     runs: int = 1,
-    batch: int = 1,
+    batch_size: int = 1,
     init: Float[Tensor, "d d"] | None = None,
     block: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -65,25 +67,29 @@ def sgd(
         schedule: step sizes.
         generator: source of randomness; its device is where everything happens.
         runs: independent runs.
-        batch: tasks averaged in each step.
+        batch_size: tasks averaged in each step.
         init: Gamma_0, zero by default, in the coordinates of the data.
         block: steps solved at a time (the result does not depend on it but for rounding and the order of draws).
         dtype: float32 is enough here.
 
     Raises:
-        InputError: for a context, runs or batch below 1, or a Gamma_0 of another shape.
+        InputError: for a context, runs or batch_size below 1, or a Gamma_0 of another shape.
     """
-    context, runs, batch = int(check_length("context", context)), check_count("runs", runs), check_count("batch", batch)
+    context, runs, batch_size = (
+        int(check_length("context", context)),
+        check_count("runs", runs),
+        check_count("batch_size", batch_size),
+    )
     gamma = _initial(problem, init, runs, dtype, generator.device)
-    steps = block or max(1, 128 // batch)
+    steps = block or max(1, 128 // batch_size)
     phases = [torch.full((count,), size, dtype=dtype, device=generator.device) for size, count in schedule.phases]
     sizes = torch.cat(phases)
     # Draw for many blocks at once: small random calls cost more than the numbers they return.
-    drawn = max(1, 2_000_000 // (runs * batch * steps * problem.d))
+    drawn = max(1, 2_000_000 // (runs * batch_size * steps * problem.d))
     for start in range(0, schedule.steps, steps * drawn):
         part = sizes[start : start + steps * drawn]
-        tasks = sample_statistics(problem, context, (runs, len(part) * batch), generator, dtype)
-        gamma = run_sgd(gamma, tasks, part, batch, steps)
+        tasks = sample_statistics(problem, context, (runs, len(part) * batch_size), generator, dtype)
+        gamma = run_sgd(gamma, tasks, part, batch_size, steps)
     return problem.to_data(gamma)
 
 
@@ -91,23 +97,23 @@ def run_sgd(
     gamma: Float[Tensor, "runs d d"],
     tasks: Statistics,
     step_sizes: Float[Tensor, "steps"],
-    batch: int = 1,
+    batch_size: int = 1,
     block: int = 128,
 ) -> Float[Tensor, "runs d d"]:
     """SGD over given tasks, in the coordinates in which they are given.
 
     Args:
         gamma: Gamma_0.
-        tasks: v and x of shape (runs, steps * batch, d), y of shape (runs, steps * batch).
+        tasks: v and x of shape (runs, steps * batch_size, d), y of shape (runs, steps * batch_size).
         step_sizes: gamma_t.
-        batch: tasks averaged in each step.
+        batch_size: tasks averaged in each step.
         block: steps solved at a time.
 
     Raises:
         InputError: if the numbers of tasks and steps do not fit.
     """
     runs, d = gamma.shape[0], gamma.shape[-1]
-    total = len(step_sizes) * batch
+    total = len(step_sizes) * batch_size
     for name, tensor, shape in (
         ("v", tasks.v, (runs, total, d)),
         ("x", tasks.x, (runs, total, d)),
@@ -116,9 +122,9 @@ def run_sgd(
         check_shape(f"tasks.{name}", tensor, shape)
     for start in range(0, len(step_sizes), block):
         steps = slice(start, start + block)
-        rows = slice(start * batch, (start + block) * batch)
+        rows = slice(start * batch_size, (start + block) * batch_size)
         part = Statistics(tasks.v[:, rows], tasks.x[:, rows], tasks.y[:, rows])
-        gamma = sgd_steps(gamma, part, step_sizes[steps], batch)
+        gamma = sgd_steps(gamma, part, step_sizes[steps], batch_size)
     return gamma
 
 

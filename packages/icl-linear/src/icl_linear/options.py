@@ -65,16 +65,16 @@ def train_options(options: dict[str, Any], **chosen: Any) -> Callable[..., None]
         for name in names:
             if chosen[name] is not None and not takes:
                 raise InputError(f"--{name.replace('_', '-')} is not an option of --model {model}")
-    defaults: dict[str, Any] = {"batch": 64, "schedule": "constant", "loss": "query"}
+    defaults: dict[str, Any] = {"batch_size": 64, "schedule": "constant", "loss": "query"}
     if model == "gamma":
-        defaults |= {"batch": 1, "schedule": "geometric", "optimizer": "sgd"}
+        defaults |= {"batch_size": 1, "schedule": "geometric", "optimizer": "sgd"}
     if model == "gpt2":
         defaults |= {"loss": "all"}
     filled: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
     problem = problem_on(options, "cpu")
     check_length("--context", filled["context"])
-    if filled["lr"] is None:
-        filled["lr"] = default_rate(problem, model, filled["context"], filled["batch"])
+    if filled["learning_rate"] is None:
+        filled["learning_rate"] = default_rate(problem, model, filled["context"], filled["batch_size"])
     training = Training(**{name: value for name, value in filled.items() if value is not None})
     renamed = {"kind" if name == "spectrum" else name: value for name, value in options.items()}
     return partial(train_run, problem, renamed, training)

@@ -23,7 +23,7 @@ class Plan:
         excess: expected excess risk with that many.
         target: what was asked.
         start: excess risk of the untrained model, Gamma = 0.
-        step_size: gamma_0.
+        learning_rate: gamma_0.
         bound: the theorem's right-hand side (constant 1) at that many tasks.
         effective_dimension: D_eff there.
         parameters: d^2.
@@ -34,7 +34,7 @@ class Plan:
     excess: float
     target: float
     start: float
-    step_size: float
+    learning_rate: float
     bound: float
     effective_dimension: float
     parameters: int
@@ -47,8 +47,8 @@ def tasks_needed(
     target: float,
     *,
     schedule: str = "geometric",
-    step_size: float | None = None,
-    batch: int = 1,
+    learning_rate: float | None = None,
+    batch_size: int = 1,
     most: int = 1_000_000,
     precision: float = 0.02,
 ) -> Plan:
@@ -62,8 +62,8 @@ def tasks_needed(
         context: N, examples in each pretraining prompt.
         target: excess risk over the best attention model of that length.
         schedule: see `make_schedule`.
-        step_size: gamma_0; half the largest stable step by default.
-        batch: tasks in each step (`tasks` counts them all).
+        learning_rate: gamma_0; half the largest stable step by default.
+        batch_size: tasks in each step (`tasks` counts them all).
         most: give up beyond this many steps.
         precision: relative width at which the bisection stops.
 
@@ -73,7 +73,7 @@ def tasks_needed(
     """
     check_positive("target", target)
     check_count("most", most, least=2)
-    step_size = step_size or max_stable_step(problem, context, batch) / 2
+    learning_rate = learning_rate or max_stable_step(problem, context, batch_size) / 2
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
     if start <= target:
         raise InputError(
@@ -83,7 +83,7 @@ def tasks_needed(
 
     def excess(steps: int) -> float:
         if steps not in tried:
-            run = expected_sgd(problem, context, make_schedule(schedule, step_size, steps), batch=batch)
+            run = expected_sgd(problem, context, make_schedule(schedule, learning_rate, steps), batch_size=batch_size)
             tried[steps] = float(run.excess[-1])
         return tried[steps]
 
@@ -91,16 +91,16 @@ def tasks_needed(
     if steps is None:
         last = max(tried)
         raise RunError(
-            f"an excess risk of {target:g} needs more than {last} steps of size {step_size:.3g}: they reach"
+            f"an excess risk of {target:g} needs more than {last} steps of size {learning_rate:.3g}: they reach"
             f" {tried[last]:.4g} (untrained {start:.4g}); raise the limit or the target"
         )
-    bound = task_bound(problem, context, make_schedule(schedule, step_size, steps))
+    bound = task_bound(problem, context, make_schedule(schedule, learning_rate, steps))
     return Plan(
-        steps * batch,
+        steps * batch_size,
         tried[steps],
         target,
         start,
-        step_size,
+        learning_rate,
         bound.total,
         bound.effective_dimension,
         problem.d**2,

@@ -73,7 +73,11 @@ def linear(gamma0: float, steps: int) -> Schedule:
 
 
 def explicit(step_sizes: Sequence[float]) -> Schedule:
-    """Given step sizes, one for each task."""
+    """Given step sizes, one for each task.
+
+    Raises:
+        InputError: for none, or one that is negative or not finite.
+    """
     if not len(step_sizes):
         raise InputError("step_sizes must hold at least one step")
     checked = [check_positive("a step size", float(gamma), zero=True) for gamma in step_sizes]

@@ -44,12 +44,12 @@ class Recursion:
     Args:
         problem: the tasks.
         context: number N of context examples in pretraining.
-        batch: fresh tasks averaged in each step.
+        batch_size: fresh tasks averaged in each step.
         grouped: let equal eigenvalues share their moments (the start must then be equal within groups).
     """
 
-    def __init__(self, problem: Problem, context: int, batch: int = 1, grouped: bool = True) -> None:
-        self.batch = check_count("batch", batch)
+    def __init__(self, problem: Problem, context: int, batch_size: int = 1, grouped: bool = True) -> None:
+        self.batch_size = check_count("batch_size", batch_size)
         self.groups: Int[Tensor, d]
         self.eigenvalues, self.groups, self.sizes = _group(problem.eigenvalues, grouped)
         lam = self.eigenvalues
@@ -102,10 +102,10 @@ class Recursion:
         g2, g3 = gamma[..., None], gamma[..., None, None]
         pair, same = self.second_moment(state, noise)
         diagonal = self.W.diagonal()
-        keep = 1 - 1 / self.batch
+        keep = 1 - 1 / self.batch_size
         return State(
-            state.pair * (1 - 2 * g3 * self.W + g3**2 * keep * self.W**2) + g3**2 / self.batch * pair,
-            state.same * (1 - 2 * g2 * diagonal + g2**2 * keep * diagonal**2) + g2**2 / self.batch * same,
+            state.pair * (1 - 2 * g3 * self.W + g3**2 * keep * self.W**2) + g3**2 / self.batch_size * pair,
+            state.same * (1 - 2 * g2 * diagonal + g2**2 * keep * diagonal**2) + g2**2 / self.batch_size * same,
             state.mean * (1 - g2 * diagonal),
         )
 
@@ -128,7 +128,7 @@ class Recursion:
         What does not depend on S (the noise, and D_t = D_0 (1 - gamma diag W)^t) is computed for a chunk of steps at
         once; what remains is S <- A * S + left right^T with left and right of four columns.
         """
-        lam, factor, keep = self.eigenvalues, gamma**2 / self.batch, 1 - 1 / self.batch
+        lam, factor, keep = self.eigenvalues, gamma**2 / self.batch_size, 1 - 1 / self.batch_size
         S = state.pair[0].clone()
         diagonal = S.diagonal().copy_(state.same[0])
         mean, shrink = state.mean[0], 1 - gamma * self.W.diagonal()

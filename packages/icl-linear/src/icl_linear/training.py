@@ -39,8 +39,8 @@ class Training:
         model: `gamma` (the paper's), `factored` or `full` linear attention, `gpt2`.
         context: N, examples in each prompt.
         steps: optimiser steps.
-        batch: prompts in each step.
-        lr: learning rate (of the loss e^2 / 2).
+        batch_size: prompts in each step.
+        learning_rate: of the loss e^2 / 2.
         schedule: `constant`, `geometric`, `linear`, `poly:POWER`.
         optimizer: adam or sgd.
         loss: `query` is the paper's, at the last position; `all` averages over every prefix.
@@ -56,8 +56,8 @@ class Training:
     model: ModelName = "full"
     context: int = 20
     steps: int = 2000
-    batch: int = 64
-    lr: float = 0.003
+    batch_size: int = 64
+    learning_rate: float = 0.003
     schedule: str = "constant"
     optimizer: Literal["adam", "sgd"] = "adam"
     loss: Literal["query", "all"] = "query"
@@ -72,14 +72,14 @@ class Training:
     def __post_init__(self) -> None:
         check_length("context", self.context)
         check_count("steps", self.steps)
-        check_count("batch", self.batch)
-        check_positive("lr", self.lr)
+        check_count("batch_size", self.batch_size)
+        check_positive("learning_rate", self.learning_rate)
         if self.pool is not None:
             check_count("pool", self.pool)
 
     def schedule_(self) -> Schedule:
         """Learning rates of all steps."""
-        return make_schedule(self.schedule, self.lr, self.steps)
+        return make_schedule(self.schedule, self.learning_rate, self.steps)
 
 
 def make_model(d: int, training: Training) -> nn.Module:
@@ -93,12 +93,16 @@ def make_model(d: int, training: Training) -> nn.Module:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Adam or plain SGD over the weights that are trained."""
+    """Adam or plain SGD over the weights that are trained.
+
+    Raises:
+        InputError: for another optimizer.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr=training.lr)
+        return torch.optim.SGD(weights, lr=training.learning_rate)
     if training.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=training.lr)
+        return torch.optim.Adam(weights, lr=training.learning_rate)
     raise InputError(f"optimizer must be adam or sgd, got {training.optimizer!r}")
 
 
@@ -111,7 +115,13 @@ def training_tasks(problem: Problem, training: Training, step: int, device: torc
         betas = betas.to(device)
     generator = torch.Generator(device).manual_seed(mix(training.seed, step))
     return sample_tasks(
-        problem, training.context, training.batch, generator, design=training.design, dtype=torch.float32, betas=betas
+        problem,
+        training.context,
+        training.batch_size,
+        generator,
+        design=training.design,
+        dtype=torch.float32,
+        betas=betas,
     )
 
 
@@ -152,7 +162,7 @@ def train_module(
     device: torch.device,
     *,
     start: int = 0,
-    every: int = 100,
+    checkpoint_every: int = 100,
     after: Callable[[int, nn.Module, torch.optim.Optimizer, float], None] | None = None,
 ) -> nn.Module:
     """Train in place from step `start` to the end, and return the module.
@@ -164,7 +174,7 @@ def train_module(
         training: how.
         device: where; under `accelerate launch` each process's own device is used instead.
         start: steps that are already done.
-        every: steps between calls of `after`.
+        checkpoint_every: steps between calls of `after`.
         after: called, by the main process only, with (steps done, module, optimiser, mean loss since the last call).
 
     Raises:
@@ -173,14 +183,14 @@ def train_module(
     """
     accelerator = accelerator_on(device)
     processes = accelerator.num_processes
-    if training.batch < processes:
-        raise InputError(f"batch {training.batch} cannot be shared by {processes} processes: raise it")
+    if training.batch_size < processes:
+        raise InputError(f"batch_size {training.batch_size} cannot be shared by {processes} processes: raise it")
     objective, optimizer_ = accelerator.prepare(Objective(model, training.loss), optimizer)
     problem = problem.to(accelerator.device)
     rates = training.schedule_().step_sizes()
     share = slice(accelerator.process_index, None, processes)
     # Gradients and losses are averaged over processes; a larger share counts for more.
-    weight = len(range(training.batch)[share]) * processes / training.batch
+    weight = len(range(training.batch_size)[share]) * processes / training.batch_size
     total, count = torch.zeros((), device=accelerator.device), 0
     for step in range(start, training.steps):
         tasks = training_tasks(problem, training, step, accelerator.device)
@@ -191,10 +201,12 @@ def train_module(
         accelerator.backward(loss)
         optimizer_.step()
         total, count = total + loss.detach(), count + 1
-        if (step + 1) % every == 0 or step + 1 == training.steps:
+        if (step + 1) % checkpoint_every == 0 or step + 1 == training.steps:
             mean = float(accelerator.reduce(total, "mean")) / count
             if not math.isfinite(mean):
-                raise RunError(f"the loss is {mean} at step {step + 1}: lower the learning rate ({training.lr:g})")
+                raise RunError(
+                    f"the loss is {mean} at step {step + 1}: lower the learning rate ({training.learning_rate:g})"
+                )
             if after is not None and accelerator.is_main_process:
                 after(step + 1, model, optimizer, mean)
             total, count = torch.zeros_like(total), 0

@@ -63,7 +63,7 @@ def check_assumptions(
     *,
     eta: Eta = "auto",
     orthogonality: float = 1.0,
-    step: float = 1.0,
+    relative_learning_rate: float = 1.0,
     init: float = 1.0,
 ) -> Assumptions:
     """Measure the assumptions of the theorems and the certificates C-a, C-b.
@@ -74,19 +74,20 @@ def check_assumptions(
         net: width, slope, initialisation.
         eta: step size; "auto" as in `fit`.
         orthogonality: the constant C of ||x_i||^2 >= C n max_k |<x_i, x_k>|.
-        step: largest eta R_max^2 / (n m).
+        relative_learning_rate: largest eta R_max^2 / (n m).
         init: largest initial pre-activation in units of what the first step adds.
 
     Raises:
         InputError: for bad data or constants that are not positive.
     """
-    for name, constant in {"orthogonality": orthogonality, "step": step, "init": init}.items():
+    wanted = {"orthogonality": orthogonality, "relative_learning_rate": relative_learning_rate, "init": init}
+    for name, constant in wanted.items():
         if not constant > 0:
             raise InputError(f"the constant {name} must be > 0, got {constant}")
     net = net or TwoLayerNet()
     data = X if isinstance(X, TrainingSet) else training_set(X, y)
     size = float(step_sizes(data, [net], eta)[0])
-    relative_step = size / data.step_scale(net.m)
+    relative = size / data.step_scale(net.m)
     first_update = size * data.r_min**2 / (2 * data.n * net.m)
     relative_init = net.sigma0 * data.r_max / first_update
     conditions = [
@@ -96,8 +97,8 @@ def check_assumptions(
         ),
         Condition("norm_ratio", data.norm_ratio, "-", None, "our measure", "R = R_max / R_min"),
         Condition(
-            "relative_step", relative_step, f"<= {step:g}", relative_step <= step, "our measure",
-            "eta R_max^2 / (n m)",
+            "relative_learning_rate", relative, f"<= {relative_learning_rate:g}", relative <= relative_learning_rate,
+            "our measure", "eta R_max^2 / (n m)",
         ),
         Condition(
             "relative_init", relative_init, f"<= {init:g}", relative_init <= init, "our measure",

@@ -17,7 +17,7 @@ def data_(source: str, out: str = "data.npz", data: DataOptions = DataOptions(),
         source: gaussian, orthogonal, near-orthogonal, mixture, mnist5k, digits, or a file (csv, npz, npy, IDX).
         out: the .npz file; an existing file is not overwritten.
         data: which points, and what is done to them.
-        json: print the geometry as JSON.
+        json: print the geometry as JSON instead of a table.
     """
     from leaky_relu_bias.datasets import load, save_npz
     from leaky_relu_bias.report import print_mapping
@@ -33,9 +33,9 @@ def check(
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
-    eta: float | None = None,
+    learning_rate: float | None = None,
     orthogonality: float = 1.0,
-    step: float = 1.0,
+    relative_learning_rate: float = 1.0,
     init: float = 1.0,
     total_width: bool = False,
     seed: int = 0,
@@ -49,13 +49,13 @@ def check(
         m: neurons of each sign.
         gamma: slope of the activation for negative input; 0 is ReLU.
         sigma0: standard deviation of the initial weights.
-        eta: step size; 0.2 n m / R_max^2 by default.
+        learning_rate: eta in the paper; 0.2 n m / R_max^2 by default.
         orthogonality: the constant C wanted of R_min^2 / (n p).
-        step: the largest eta R_max^2 / (n m) wanted.
+        relative_learning_rate: the largest eta R_max^2 / (n m) wanted.
         init: the largest initial pre-activation wanted, in units of the first update.
         total_width: m counts the whole hidden layer (both signs).
         seed: of the initial weights.
-        json: print JSON.
+        json: print JSON instead of a table.
     """
     from leaky_relu_bias.assumptions import check_assumptions
     from leaky_relu_bias.datasets import load
@@ -67,9 +67,9 @@ def check(
         load(source, data),
         None,
         net,
-        eta=_step(eta),
+        eta=_eta(learning_rate),
         orthogonality=orthogonality,
-        step=step,
+        relative_learning_rate=relative_learning_rate,
         init=init,
     )
     print_assumptions(found, json)
@@ -81,7 +81,7 @@ def limits(
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
-    eta: float | None = None,
+    learning_rate: float | None = None,
     total_width: bool = False,
     seed: int = 0,
     json: bool = False,
@@ -94,10 +94,10 @@ def limits(
         m: neurons of each sign.
         gamma: slope of the activation for negative input; 0 is ReLU.
         sigma0: standard deviation of the initial weights (decides the pattern of ReLU nets).
-        eta: step size; 0.2 n m / R_max^2 by default.
+        learning_rate: eta in the paper; 0.2 n m / R_max^2 by default.
         total_width: m counts the whole hidden layer (both signs).
         seed: of the initial weights.
-        json: print JSON.
+        json: print JSON instead of a table.
     """
     from leaky_relu_bias.datasets import load
     from leaky_relu_bias.max_margin import limits as predict
@@ -105,7 +105,7 @@ def limits(
     from leaky_relu_bias.report import print_limits
 
     points = load(source, data)
-    print_limits(predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta=_step(eta)), json)
+    print_limits(predict(points, None, network_of(m, gamma, sigma0, seed, total_width), eta=_eta(learning_rate)), json)
 
 
 def run(
@@ -114,13 +114,13 @@ def run(
     m: int = 50,
     gamma: float = 0.5,
     sigma0: float = 1e-4,
-    eta: float | None = None,
+    learning_rate: float | None = None,
     steps: int = 100_000,
     engine: Literal["auto", "plain", "gram", "reduced"] = "auto",
     dtype: Literal["float64", "float32"] = "float64",
     total_width: bool = False,
     seed: int = 0,
-    seeds: int = 1,
+    runs: int = 1,
     out: str | None = None,
     device: str = "auto",
     json: bool = False,
@@ -133,16 +133,16 @@ def run(
         m: neurons of each sign.
         gamma: slope of the activation for negative input; 0 is ReLU.
         sigma0: standard deviation of the initial weights.
-        eta: step size; 0.2 n m / R_max^2 by default.
+        learning_rate: eta in the paper; 0.2 n m / R_max^2 by default.
         steps: updates.
         engine: plain (weights), gram (Gram matrix), reduced (certified pattern); auto chooses and says why.
         dtype: float32 only to see it stall.
         total_width: m counts the whole hidden layer (both signs).
         seed: of the first initial weights.
-        seeds: how many initial weights, trained as a batch.
+        runs: how many, from initial weights of consecutive seeds, trained as a batch.
         out: run folder; runs/leaky-relu-bias-run by default.
         device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
-        json: print the result as JSON.
+        json: print the result as JSON instead of a table.
     """
     from leaky_relu_bias.network import network_of
     from leaky_relu_bias.report import print_run
@@ -150,7 +150,7 @@ def run(
     from leaky_relu_bias.run_files import RunSettings
 
     net = network_of(m, gamma, sigma0, seed, total_width)
-    settings = RunSettings(source, data, net.m, gamma, sigma0, eta, steps, engine, dtype, seed, seeds)
+    settings = RunSettings(source, data, net.m, gamma, sigma0, learning_rate, steps, engine, dtype, seed, runs)
     print_run(run_to_folder(settings, out, device), json)
 
 
@@ -172,7 +172,7 @@ def continue_(
         steps: where exact steps end, or how many loss-normalised ones.
         out: run folder; RUN/continue-MODE by default.
         device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
-        json: print the result as JSON.
+        json: print the result as JSON instead of a table.
     """
     from leaky_relu_bias.continue_run import continue_run
     from leaky_relu_bias.report import print_run
@@ -191,7 +191,7 @@ def sweep(
     device: str = "auto",
     json: bool = False,
 ) -> None:
-    """Train a grid of slopes, initial scales, step sizes, ratios and seeds in batches.
+    """Train a grid of slopes, initial scales, learning rates, ratios and seeds in batches.
 
     Args:
         source: a generator, image set or file, as in `data`.
@@ -202,7 +202,7 @@ def sweep(
         seed: of the first initial weights.
         out: run folder; runs/leaky-relu-bias-sweep by default.
         device: auto (a GPU where the batch is worth it), cpu, cuda or cuda:N; mps has no float64.
-        json: print every row as JSON.
+        json: print every row as JSON instead of a table.
     """
     from leaky_relu_bias.report import print_sweep
     from leaky_relu_bias.sweep import sweep_to_folder
@@ -231,8 +231,8 @@ def reproduce(
     return measure(scale, claims, out, seed, device)
 
 
-def _step(eta: float | None) -> float | Literal["auto"]:
-    return "auto" if eta is None else eta
+def _eta(learning_rate: float | None) -> float | Literal["auto"]:
+    return "auto" if learning_rate is None else learning_rate
 
 
 def main() -> int:

@@ -45,16 +45,16 @@ class Grid:
     Args:
         gammas: slopes.
         sigma0s: initial scales.
-        relative_steps: step sizes in units of n m / R_max^2.
+        relative_learning_rates: step sizes eta in units of n m / R_max^2.
         ratios: R_min^2 / (n p); only with the source near-orthogonal.
-        seeds: how many initial weights of each setting.
+        runs: of each setting, from initial weights of consecutive seeds.
     """
 
     gammas: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.5])
     sigma0s: list[float] = field(default_factory=lambda: [1e-4, 1e-2, 1e-1])
-    relative_steps: list[float] = field(default_factory=lambda: [0.2])
+    relative_learning_rates: list[float] = field(default_factory=lambda: [0.2])
     ratios: list[float] | None = None
-    seeds: int = 3
+    runs: int = 3
 
     def check(self, source: str) -> None:
         """Refuse empty axes and ratios of a source that has none.
@@ -62,12 +62,12 @@ class Grid:
         Raises:
             InputError: with the axis.
         """
-        for name in ("gammas", "sigma0s", "relative_steps"):
+        for name in ("gammas", "sigma0s", "relative_learning_rates"):
             if not getattr(self, name):
                 raise InputError(f"grid.{name} must hold at least one value")
-        if self.seeds < 1:
-            raise InputError(f"grid.seeds must be at least 1, got {self.seeds}")
-        if any(not step > 0 for step in self.relative_steps):
-            raise InputError(f"grid.relative_steps must be > 0, got {self.relative_steps}")
+        if self.runs < 1:
+            raise InputError(f"grid.runs must be at least 1, got {self.runs}")
+        if any(not step > 0 for step in self.relative_learning_rates):
+            raise InputError(f"grid.relative_learning_rates must be > 0, got {self.relative_learning_rates}")
         if self.ratios is not None and source != "near-orthogonal":
             raise InputError(f"grid.ratios belong to the source near-orthogonal, not to {source}")

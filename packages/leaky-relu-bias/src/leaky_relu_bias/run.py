@@ -17,6 +17,7 @@ from leaky_relu_bias.gradient_descent import Engine
 from leaky_relu_bias.orthogonality import TrainingSet
 from leaky_relu_bias.outcome import PACKAGE, describe, ends, predict
 from leaky_relu_bias.run_files import RunSettings, read_snapshots, restore, save_tensors, write_record
+from leaky_relu_bias.step_size import Eta
 from leaky_relu_bias.trajectory import Trajectory, checkpoint_times
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,12 @@ def run_to_folder(settings: RunSettings, out: str | Path | None = None, device: 
     """
     nets = settings.nets()
     data = load(settings.source, settings.data)
-    where = device_for(device, data, settings.m, settings.seeds)
+    where = device_for(device, data, settings.m, settings.runs)
     data = moved(data, where, getattr(torch, settings.dtype))
     if settings.dtype == "float32" and settings.steps > 100_000:
         log.warning("float32 stalls beyond about 1e5 steps; use float64")
-    engine, why = make_engine(data, nets, "auto" if settings.eta is None else settings.eta, settings.engine)
+    eta: Eta = "auto" if settings.learning_rate is None else settings.learning_rate
+    engine, why = make_engine(data, nets, eta, settings.engine)
     _warn_uncovered(data)
     recorded = asdict(settings) | {"data_hash": data.digest, "device": where.type}
     with RunFolder(out or f"runs/{PACKAGE}-run", package=PACKAGE, settings=recorded) as folder:

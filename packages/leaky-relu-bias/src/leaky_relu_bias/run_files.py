@@ -20,6 +20,7 @@ from leaky_relu_bias.network import TwoLayerNet
 from leaky_relu_bias.options import DataOptions
 from leaky_relu_bias.orthogonality import training_set
 from leaky_relu_bias.outcome import PACKAGE
+from leaky_relu_bias.step_size import Eta
 from leaky_relu_bias.trajectory import Snapshot, Trajectory
 
 
@@ -32,12 +33,12 @@ class RunSettings:
     m: int = 50
     gamma: float = 0.5
     sigma0: float = 1e-4
-    eta: float | None = None
+    learning_rate: float | None = None
     steps: int = 100_000
     engine: EngineName = "auto"
     dtype: Literal["float64", "float32"] = "float64"
     seed: int = 0
-    seeds: int = 1
+    runs: int = 1
 
     def nets(self) -> tuple[TwoLayerNet, ...]:
         """One network a seed.
@@ -45,11 +46,11 @@ class RunSettings:
         Raises:
             InputError: for values out of range.
         """
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        if self.runs < 1:
+            raise InputError(f"runs must be at least 1, got {self.runs}")
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
-        return tuple(TwoLayerNet(self.m, self.gamma, self.sigma0, self.seed + k) for k in range(self.seeds))
+        return tuple(TwoLayerNet(self.m, self.gamma, self.sigma0, self.seed + k) for k in range(self.runs))
 
 
 def load_run(path: str | Path, device: str = "auto") -> tuple[Trajectory, RunSettings]:
@@ -68,10 +69,11 @@ def load_run(path: str | Path, device: str = "auto") -> tuple[Trajectory, RunSet
     if not {"X", "y"} <= set(stored):
         raise InputError(f"{parts[2]} must hold X and y, it holds {', '.join(stored)}")
     data = training_set(stored["X"], stored["y"], dtype=stored["X"].dtype)
-    data = moved(data, device_for(device, data, settings.m, settings.seeds), stored["X"].dtype)
+    data = moved(data, device_for(device, data, settings.m, settings.runs), stored["X"].dtype)
     if data.digest != digest:
         raise InputError(f"{parts[2]} does not hold the data of this run (hash {data.digest}, expected {digest})")
-    engine, why = make_engine(data, settings.nets(), "auto" if settings.eta is None else settings.eta, settings.engine)
+    eta: Eta = "auto" if settings.learning_rate is None else settings.learning_rate
+    engine, why = make_engine(data, settings.nets(), eta, settings.engine)
     restore(engine, parts[1])
     snapshots = read_snapshots(MetricsLog(parts[3]), engine.t)
     return Trajectory(data, settings.nets(), snapshots, engine, why, 0.0), settings

@@ -30,14 +30,16 @@ def step_sizes(data: TrainingSet, nets: Sequence[TwoLayerNet], eta: Eta) -> Floa
     scale = data.step_scale(nets[0].m)
     if isinstance(eta, str):
         if eta != "auto":
-            raise InputError(f'eta must be a positive number or "auto", got {eta!r}')
+            raise InputError(f'the learning rate eta must be a positive number or "auto", got {eta!r}')
         eta = AUTO_STEP * scale
     sizes = [float(eta)] * len(nets) if isinstance(eta, int | float) else [float(value) for value in eta]
     if len(sizes) != len(nets):
-        raise InputError(f"eta must be one number or one for each of the {len(nets)} networks, got {len(sizes)}")
+        raise InputError(
+            f"the learning rate eta must be one number or one for each of the {len(nets)} networks, got {len(sizes)}"
+        )
     for size in sizes:
         if not (math.isfinite(size) and size > 0):
-            raise InputError(f"eta must be a finite number > 0, got {size}")
+            raise InputError(f"the learning rate eta must be a finite number > 0, got {size}")
     if max(sizes) > STABLE_STEP * scale:
         log.warning(
             "eta = %.4g is beyond %g n m / R_max^2 = %.4g: the loss may not fall monotonically",

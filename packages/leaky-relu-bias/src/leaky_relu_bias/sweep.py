@@ -55,7 +55,9 @@ def sweep_to_folder(
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
     sets = {ratio: load(source, replace(data, ratio=ratio)) for ratio in grid.ratios or [data.ratio]}
-    cells = list(itertools.product(grid.gammas, grid.sigma0s, grid.relative_steps, range(seed, seed + grid.seeds)))
+    cells = list(
+        itertools.product(grid.gammas, grid.sigma0s, grid.relative_learning_rates, range(seed, seed + grid.runs))
+    )
     for gamma, sigma0, _, cell_seed in cells:
         TwoLayerNet(m, gamma, sigma0, cell_seed)
     where = device_for(device, next(iter(sets.values())), m, min(BATCH, len(cells)))
@@ -98,7 +100,14 @@ def _train_batch(
         key = (gamma, step, seed if gamma == 0 else -1)
         if key not in predictions:
             predictions[key] = limits(data, None, net, eta=sizes[index])
-        row = {"ratio": data.ratio, "gamma": gamma, "sigma0": sigma0, "relative_step": step, "seed": seed, "t": steps}
+        row = {
+            "ratio": data.ratio,
+            "gamma": gamma,
+            "sigma0": sigma0,
+            "relative_learning_rate": step,
+            "seed": seed,
+            "t": steps,
+        }
         rows.append(row | _end_row(end, index) | _prediction_row(predictions[key]))
     return rows
 
@@ -121,14 +130,14 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean over the seeds of each cell, with the smallest and largest block stable rank."""
 
     def cell(row: dict[str, Any]) -> tuple[float, ...]:
-        return tuple(float(row[name]) for name in ("ratio", "gamma", "sigma0", "relative_step"))
+        return tuple(float(row[name]) for name in ("ratio", "gamma", "sigma0", "relative_learning_rate"))
 
     summary = []
     for key, group in itertools.groupby(sorted(rows, key=cell), key=cell):
         members = list(group)
         ranks = [float(row[name]) for row in members for name in ("sr_pos", "sr_neg")]
-        line: dict[str, Any] = dict(zip(("ratio", "gamma", "sigma0", "relative_step"), key, strict=True))
-        line |= {"seeds": len(members), "block_sr": float(np.mean(ranks)), "lowest": min(ranks), "highest": max(ranks)}
+        line: dict[str, Any] = dict(zip(("ratio", "gamma", "sigma0", "relative_learning_rate"), key, strict=True))
+        line |= {"runs": len(members), "block_sr": float(np.mean(ranks)), "lowest": min(ranks), "highest": max(ranks)}
         for name in ("sr_joint", "t_times_loss", "limit_t_times_loss", "ideal_sign_fraction", "flips_since_last"):
             line[name] = float(np.mean([float(row[name]) for row in members]))
         summary.append(line)
@@ -139,10 +148,14 @@ def sweep_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
     """Block stable rank (mean over seeds) against the initial scale, one line a slope and step or ratio."""
     summary = summarise(rows)
     axis = next(
-        (name for name in ("ratio", "sigma0", "relative_step", "gamma") if len({line[name] for line in summary}) > 1),
+        (
+            name
+            for name in ("ratio", "sigma0", "relative_learning_rate", "gamma")
+            if len({line[name] for line in summary}) > 1
+        ),
         "sigma0",
     )
-    others = [name for name in ("gamma", "sigma0", "relative_step", "ratio") if name != axis]
+    others = [name for name in ("gamma", "sigma0", "relative_learning_rate", "ratio") if name != axis]
     varied = [name for name in others if len({line[name] for line in summary}) > 1]
     from matplotlib.figure import Figure
 

@@ -53,7 +53,7 @@ Measure = Callable[[Sequence[int]], list[tuple[float, str]]]
 
 
 def _variants(study: str, task: SparseParity, settings: SignSGD) -> dict[str, Measure]:
-    signal = (1 - 2 * task.noise) * factorial(task.k)
+    signal = (1 - 2 * task.label_noise) * factorial(task.k)
 
     def trained(**changes: float) -> Measure:
         changed = replace(settings, **changes)  # type: ignore[arg-type]
@@ -93,14 +93,14 @@ def _sgd(task: SparseParity, settings: SignSGD, rate: float) -> Measure:
     def measure(seeds: Sequence[int]) -> list[tuple[float, str]]:
         found = []
         for seed in seeds:
-            batch = min(settings.batch, 8192)
-            X, y = task.with_seed(seed).sample(batch * 4)
+            batch_size = min(settings.batch_size, 8192)
+            X, y = task.with_seed(seed).sample(batch_size * 4)
             W, a = sgd_same_network(
                 X,
                 y,
                 task.k,
                 width=settings.width,
-                batch=batch,
+                batch_size=batch_size,
                 steps=settings.steps,
                 learning_rate=rate,
                 decay=settings.decay,
@@ -126,12 +126,12 @@ def rotated_accuracy(task: SparseParity, settings: SignSGD, seed: int, test: int
     W, a = random_weights(task.d, settings.width, generator)
     eta = settings.learning_rate
     for _ in range(settings.steps):
-        G, left = torch.zeros_like(W), settings.batch
+        G, left = torch.zeros_like(W), settings.batch_size
         while left:
             X, y = data.sample(min(left, 16384))
             X, left = X @ R.T, left - len(X)
             G += (integer_power(X @ W.T, task.k - 1) * y[:, None]).T @ X
-        G *= (a * (task.k / settings.batch))[:, None]
+        G *= (a * (task.k / settings.batch_size))[:, None]
         W = (1 - settings.decay * eta) * W + eta * threshold_sign(G, settings.rho)
     X, y = task.clean().with_seed((seed + 2**31) % 2**32).sample(test)
     return float((y * (integer_power(X @ R.T @ W.T, task.k) @ a) > 0).float().mean())

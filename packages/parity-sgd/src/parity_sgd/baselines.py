@@ -92,7 +92,7 @@ def sgd_same_network(
     k: int,
     *,
     width: int,
-    batch: int,
+    batch_size: int,
     steps: int,
     learning_rate: float,
     decay: float = 0.0,
@@ -106,10 +106,10 @@ def sgd_same_network(
     generator = torch.Generator(X.device).manual_seed(seed)
     W, a = random_weights(X.shape[1], width, generator)
     for _ in range(steps):
-        rows = torch.randint(len(X), (batch,), generator=generator, device=X.device)
+        rows = torch.randint(len(X), (batch_size,), generator=generator, device=X.device)
         x, labels = X[rows], y[rows]
         H = integer_power(x @ W.T, k - 1) * labels[:, None]
-        G = (H.T @ x) * (a * (k / batch))[:, None]
+        G = (H.T @ x) * (a * (k / batch_size))[:, None]
         W = (1 - decay * learning_rate) * W + learning_rate * G
         if not bool(torch.isfinite(W).all()):
             break
@@ -135,7 +135,7 @@ def sgd_relu_hinge(
     y: Float[Tensor, "n"],
     *,
     width: int = 256,
-    batch: int = 64,
+    batch_size: int = 64,
     steps: int = 20000,
     learning_rate: float = 0.1,
     decay: float = 1e-3,
@@ -146,7 +146,7 @@ def sgd_relu_hinge(
     network = ReluNet(X.shape[1], width, generator)
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, weight_decay=decay)
     for _ in range(steps):
-        rows = torch.randint(len(X), (batch,), generator=generator)
+        rows = torch.randint(len(X), (batch_size,), generator=generator)
         loss = torch.relu(1 - y[rows] * network(X[rows])).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -40,15 +40,15 @@ def check_support(d: int, support: Sequence[int] | None, k: int | None) -> tuple
     return chosen
 
 
-def check_noise(noise: float) -> float:
+def check_label_noise(label_noise: float) -> float:
     """A label noise rate.
 
     Raises:
-        InputError: unless 0 <= noise < 1/2; at 1/2 labels carry nothing.
+        InputError: unless 0 <= label_noise < 1/2; at 1/2 labels carry nothing.
     """
-    if not 0 <= noise < 0.5:
-        raise InputError(f"noise must be in [0, 0.5), got {noise}")
-    return noise
+    if not 0 <= label_noise < 0.5:
+        raise InputError(f"label-noise must be in [0, 0.5), got {label_noise}")
+    return label_noise
 
 
 def check_seed(seed: int) -> int:
@@ -82,17 +82,17 @@ def check_degree(d: int, k: int) -> None:
         raise InputError(f"d^k is beyond the range of a float32 for d = {d}, k = {k}; no batch is large enough")
 
 
-def check_hyperparameters(*, width: int, batch: int, steps: int, learning_rate: float, decay: float) -> None:
+def check_hyperparameters(*, width: int, batch_size: int, steps: int, learning_rate: float, decay: float) -> None:
     """Ranges that do not depend on the task.
 
     Raises:
         InputError: naming the argument, what was given and what is expected.
     """
-    for name, value in (("width", width), ("batch", batch), ("steps", steps)):
+    for name, value in (("width", width), ("batch-size", batch_size), ("steps", steps)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if batch > MAX_BATCH:
-        raise InputError(f"batch must be at most {MAX_BATCH:.0e}, got {batch:.3g}")
+    if batch_size > MAX_BATCH:
+        raise InputError(f"batch-size must be at most {MAX_BATCH:.0e}, got {batch_size:.3g}")
     check_rates(learning_rate, decay)
 
 
@@ -112,24 +112,33 @@ def check_rates(learning_rate: float, decay: float) -> None:
         )
 
 
-def check_threshold(rho: float, k: int, noise: float = 0.0) -> float:
+def check_threshold(rho: float, k: int, label_noise: float = 0.0) -> float:
     """The absolute threshold rho of the mean gradient.
 
     Raises:
-        InputError: if it is negative, or at least the signal (1 - 2 noise) k!, where no weight can ever move.
+        InputError: if it is negative, or at least the signal (1 - 2 label_noise) k!, where no weight can ever move.
     """
-    signal = (1 - 2 * noise) * factorial(k)
+    signal = (1 - 2 * label_noise) * factorial(k)
     if not rho >= 0:
         raise InputError(f"rho must not be negative, got {rho}")
     if rho >= signal:
         raise InputError(
-            f"rho = {rho:g} is not below the signal (1 - 2 noise) k! = {signal:g}: no gradient would ever pass it"
+            f"rho = {rho:g} is not below the signal (1 - 2 label_noise) k! = {signal:g}: no gradient would ever pass it"
         )
     return rho
 
 
 def warn_where_theory_says_no(
-    *, d: int, k: int, width: int, batch: int, steps: int, rho: float, learning_rate: float, decay: float, noise: float
+    *,
+    d: int,
+    k: int,
+    width: int,
+    batch_size: int,
+    steps: int,
+    rho: float,
+    learning_rate: float,
+    decay: float,
+    label_noise: float,
 ) -> list[str]:
     """Warnings with the number that says why a run is unlikely to succeed; empty where nothing speaks against it."""
     from parity_sgd.gradient import critical_batch
@@ -143,15 +152,15 @@ def warn_where_theory_says_no(
             f"width {width} is below max(8 * 2^k, 4^k / 2) = {enough}: even with infinite data a random start of this "
             f"width ends in a perfect classifier with probability {chance:.2f}"
         )
-    signal = (1 - 2 * noise) * factorial(k)
+    signal = (1 - 2 * label_noise) * factorial(k)
     if 0 < rho < signal:
-        needed = critical_batch(d, k, width, rho / signal, noise)
+        needed = critical_batch(d, k, width, rho / signal, label_noise)
         # Decay averages about 1 / (decay * learning_rate) batches (measured: README, end-to-end batch).
-        averaged = batch / (decay * learning_rate) if decay else float("inf")
+        averaged = batch_size / (decay * learning_rate) if decay else float("inf")
         if averaged < 0.1 * needed:
             found.append(
-                f"batch {batch} is far below what one step needs to get its signs right ({needed:.0f}), also with the "
-                f"averaging of 1/(decay * learning-rate) = {1 / (decay * learning_rate):.0f} steps"
+                f"batch-size {batch_size} is far below what one step needs to get its signs right ({needed:.0f}), also "
+                f"with the averaging of 1/(decay * learning-rate) = {1 / (decay * learning_rate):.0f} steps"
             )
     if rho == 0:
         found.append("rho = 0 is plain sign SGD: without a dead zone noise coordinates never die")

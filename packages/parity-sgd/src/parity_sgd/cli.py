@@ -9,14 +9,14 @@ def train(
     d: int | None = None,
     k: int | None = None,
     support: list[int] | None = None,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
     width: int | None = None,
-    batch: int | None = None,
+    batch_size: int | None = None,
     steps: int | None = None,
     rho: float | None = None,
     learning_rate: float = 0.1,
     decay: float = 1.0,
-    seeds: int = 1,
+    runs: int = 1,
     seed: int = 0,
     log_every: int | None = None,
     out: str | None = None,
@@ -29,14 +29,14 @@ def train(
         d: dimension.
         k: size of the parity; its support is then the first k coordinates.
         support: the coordinates of the parity, comma separated, counted from 0.
-        noise: probability with which a training label is flipped.
+        label_noise: probability with which a training label is flipped.
         width: neurons; max(16 * 2^k, 4^k) by default.
-        batch: fresh samples a step; by default what one step needs to get all signs right.
+        batch_size: B in the paper, fresh samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
-        rho: threshold of the mean gradient; half of the signal (1 - 2 noise) k! by default.
-        learning_rate: eta.
+        rho: threshold of the mean gradient; half of the signal (1 - 2 label-noise) k! by default.
+        learning_rate: eta in the paper.
         decay: lambda, outside the sign.
-        seeds: number of runs, with consecutive seeds.
+        runs: how many, with consecutive seeds.
         seed: seed of the first run.
         log_every: steps between rows of metrics.jsonl; about 30 rows by default.
         out: run folder; runs/parity-sgd-train-dD-kK-seedN by default.
@@ -44,15 +44,15 @@ def train(
         json: print JSON instead of a table.
     """
     from parity_sgd.printing import print_table
-    from parity_sgd.runs import check_seeds, make_task, run_training, summary
+    from parity_sgd.runs import check_runs, make_task, run_training, summary
     from parity_sgd.settings import SignSGD
 
-    task = make_task(d, k, support, noise, seed, device)
+    task = make_task(d, k, support, label_noise, seed, device)
     settings = SignSGD.default(
-        task, width=width, batch=batch, steps=steps, rho=rho, learning_rate=learning_rate, decay=decay
+        task, width=width, batch_size=batch_size, steps=steps, rho=rho, learning_rate=learning_rate, decay=decay
     )
-    runs = run_training(task, settings, check_seeds(seed, seeds), out=out, log_every=log_every)
-    print_table([summary(run) for run in runs], json)
+    trained = run_training(task, settings, check_runs(seed, runs), out=out, log_every=log_every)
+    print_table([summary(run) for run in trained], json)
 
 
 def predict(
@@ -60,7 +60,7 @@ def predict(
     k: int | None = None,
     support: list[int] | None = None,
     width: int | None = None,
-    seeds: int = 1,
+    runs: int = 1,
     seed: int = 0,
     checkpoint: str | None = None,
     json: bool = False,
@@ -72,24 +72,24 @@ def predict(
         k: size of the parity.
         support: its coordinates, comma separated.
         width: neurons; max(16 * 2^k, 4^k) by default.
-        seeds: number of starts, those of `train` with the same seeds.
+        runs: how many starts, those of `train` with the same seeds.
         seed: first seed.
         checkpoint: a seed-N.safetensors of `train`: its start's prediction beside what training ended in.
         json: print JSON instead of a table.
     """
     from parity_sgd.printing import print_table
-    from parity_sgd.runs import check_seeds, make_task
+    from parity_sgd.runs import check_runs, make_task
     from parity_sgd.studies import predict_rows
 
     task = make_task(d, 1 if checkpoint and k is None and support is None else k, support, 0.0, seed, "cpu")
-    print_table(predict_rows(task, width, check_seeds(seed, seeds), checkpoint), json)
+    print_table(predict_rows(task, width, check_runs(seed, runs), checkpoint), json)
 
 
 def scaling(
     k: int | None = None,
     ds: list[int] | None = None,
     kind: Literal["per-step", "end-to-end"] = "per-step",
-    seeds: int = 8,
+    runs: int = 8,
     seed: int = 0,
     width: int | None = None,
     learning_rate: float = 0.1,
@@ -103,17 +103,17 @@ def scaling(
         ds: dimensions, comma separated.
         kind: per-step, the batch with which one step gets all its signs right; or end-to-end, the smallest batch with
             which three quarters of whole runs reach accuracy 0.99.
-        seeds: runs a size.
+        runs: of a size, with consecutive seeds.
         seed: first seed.
         width: neurons; 8 per-step and max(16 * 2^k, 4^k) end-to-end by default.
-        learning_rate: eta of whole runs.
+        learning_rate: eta in the paper, of whole runs.
         out: run folder; runs/parity-sgd-scaling-KIND-kK-seedN by default.
         json: print JSON instead of a table.
     """
     from parity_sgd.printing import print_table
     from parity_sgd.studies import run_scaling
 
-    rows = run_scaling(kind, k, ds or [], seeds=seeds, seed=seed, width=width, learning_rate=learning_rate, out=out)
+    rows = run_scaling(kind, k, ds or [], runs=runs, seed=seed, width=width, learning_rate=learning_rate, out=out)
     print_table(rows, json)
 
 
@@ -122,12 +122,12 @@ def ablate(
     k: int | None = None,
     support: list[int] | None = None,
     studies: list[str] | None = None,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
     width: int | None = None,
-    batch: int | None = None,
+    batch_size: int | None = None,
     steps: int | None = None,
     learning_rate: float = 0.1,
-    seeds: int = 3,
+    runs: int = 3,
     seed: int = 0,
     out: str | None = None,
     device: str = "auto",
@@ -140,12 +140,12 @@ def ablate(
         k: size of the parity.
         support: its coordinates, comma separated.
         studies: of dead-zone, threshold, basis, sign, width and learning-rate; all by default.
-        noise: label noise of the training data.
+        label_noise: probability with which a training label is flipped.
         width: neurons; max(16 * 2^k, 4^k) by default.
-        batch: samples a step; by default what one step needs to get all signs right.
+        batch_size: B in the paper, samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
-        learning_rate: eta.
-        seeds: runs a variant.
+        learning_rate: eta in the paper.
+        runs: of a variant, with consecutive seeds.
         seed: first seed.
         out: run folder; runs/parity-sgd-ablate-dD-kK-seedN by default.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -153,22 +153,22 @@ def ablate(
     """
     from parity_sgd.ablation import STUDIES
     from parity_sgd.printing import print_table
-    from parity_sgd.runs import check_seeds, make_task
+    from parity_sgd.runs import check_runs, make_task
     from parity_sgd.settings import SignSGD
     from parity_sgd.studies import run_ablation
 
-    task = make_task(d, k, support, noise, seed, device)
-    settings = SignSGD.default(task, width=width, batch=batch, steps=steps, learning_rate=learning_rate)
-    print_table(run_ablation(task, settings, studies or list(STUDIES), check_seeds(seed, seeds), out), json)
+    task = make_task(d, k, support, label_noise, seed, device)
+    settings = SignSGD.default(task, width=width, batch_size=batch_size, steps=steps, learning_rate=learning_rate)
+    print_table(run_ablation(task, settings, studies or list(STUDIES), check_runs(seed, runs), out), json)
 
 
 def neurons(
     d: int | None = None,
     k: int | None = None,
     support: list[int] | None = None,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
     width: int | None = None,
-    batch: int | None = None,
+    batch_size: int | None = None,
     steps: int | None = None,
     rho: float | None = None,
     learning_rate: float = 0.1,
@@ -184,12 +184,12 @@ def neurons(
         d: dimension.
         k: size of the parity.
         support: its coordinates, comma separated.
-        noise: label noise of the training data.
+        label_noise: probability with which a training label is flipped.
         width: neurons; max(16 * 2^k, 4^k) by default.
-        batch: samples a step; by default what one step needs to get all signs right.
+        batch_size: B in the paper, samples a step; by default what one step needs to get all signs right.
         steps: steps; 2 ln(d) / learning-rate by default.
-        rho: threshold of the mean gradient; half of the signal (1 - 2 noise) k! by default.
-        learning_rate: eta.
+        rho: threshold of the mean gradient; half of the signal (1 - 2 label-noise) k! by default.
+        learning_rate: eta in the paper.
         decay: lambda, outside the sign.
         seed: seed of the run.
         out: run folder; runs/parity-sgd-neurons-dD-kK-seedN by default.
@@ -201,9 +201,9 @@ def neurons(
     from parity_sgd.settings import SignSGD
     from parity_sgd.studies import run_neurons
 
-    task = make_task(d, k, support, noise, seed, device)
+    task = make_task(d, k, support, label_noise, seed, device)
     settings = SignSGD.default(
-        task, width=width, batch=batch, steps=steps, rho=rho, learning_rate=learning_rate, decay=decay
+        task, width=width, batch_size=batch_size, steps=steps, rho=rho, learning_rate=learning_rate, decay=decay
     )
     print_table(run_neurons(task, settings, seed, out), json)
 
@@ -213,7 +213,7 @@ def fit(
     k: int | None = None,
     label: str | None = None,
     methods: list[Literal["sign-sgd", "elimination", "brute-force", "sgd", "relu-sgd"]] | None = None,
-    noise: float | None = None,
+    label_noise: float | None = None,
     width: int | None = None,
     epochs: int = 15,
     batches: int = 16,
@@ -231,11 +231,11 @@ def fit(
         k: number of columns in the parity.
         label: label column; y or label where there is one, else the last.
         methods: sign-sgd by default; elimination over GF(2) is far better where labels have no noise.
-        noise: label noise to assume; 0, 0.1, 0.2 and 0.3 are tried by default.
+        label_noise: probability of a flipped label to assume; 0, 0.1, 0.2 and 0.3 are tried by default.
         width: neurons; max(16 * 2^k, 4^k) by default.
         epochs: passes over the training rows.
         batches: mini-batches a pass.
-        learning_rate: eta.
+        learning_rate: eta in the paper.
         decay: lambda, outside the sign.
         seed: seed of the split and of the starts.
         json: print JSON instead of text.
@@ -244,37 +244,38 @@ def fit(
     from parity_sgd.printing import print_fits
     from parity_sgd.searches import FitSettings
 
-    settings = FitSettings(width, epochs, batches, learning_rate, decay, noise)
+    settings = FitSettings(width, epochs, batches, learning_rate, decay, label_noise)
     fits = fit_file(file, k, label=label, methods=methods or ["sign-sgd"], settings=settings, seed=seed)
     print_fits(fits, json)
     return 0 if any(found.recovered for found in fits) else 1
 
 
 def sample(
-    file: str,
     d: int | None = None,
     n: int = 10000,
     k: int | None = None,
     support: list[int] | None = None,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
     seed: int = 0,
+    out: str | None = None,
 ) -> None:
     """Write a table with a planted parity, to try `fit` on.
 
     Args:
-        file: csv, tsv or parquet to write.
         d: feature columns.
         n: rows.
         k: size of the parity; its support is then the first k columns.
         support: columns of the parity, comma separated, counted from 0.
-        noise: probability with which a label is flipped.
+        label_noise: probability with which a label is flipped.
         seed: seed of the rows.
+        out: csv, tsv or parquet to write; needed.
     """
     from parity_sgd.runs import make_task
-    from parity_sgd.tables import write_table
+    from parity_sgd.tables import check_table_name, write_table
 
-    write_table(file, *make_task(d, k, support, noise, seed, "cpu").sample(n))
-    print(file)
+    out = check_table_name(out)
+    write_table(out, *make_task(d, k, support, label_noise, seed, "cpu").sample(n))
+    print(out)
 
 
 def reproduce(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parity_sgd.accuracy import wilson_interval
 from parity_sgd.baselines import check_brute_force
-from parity_sgd.checks import check_noise, check_rates, check_seed
+from parity_sgd.checks import check_label_noise, check_rates, check_seed
 from parity_sgd.gradient import critical_batch
 from parity_sgd.neurons import default_width
 from parity_sgd.searches import SEARCHES, FitSettings, Method, SplitRows, agreement
@@ -145,9 +145,9 @@ def check_fit(n: int, d: int, k: int, settings: FitSettings) -> None:
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     check_rates(settings.learning_rate, settings.decay)
-    if settings.noise is not None:
-        check_noise(settings.noise)
-    needed = critical_batch(d, k, default_width(k), 0.5, settings.noise or 0.0)
+    if settings.label_noise is not None:
+        check_label_noise(settings.label_noise)
+    needed = critical_batch(d, k, default_width(k), 0.5, settings.label_noise or 0.0)
     if n < needed / 20:  # measured: a ninth of that is enough with the averaging over steps
         log.warning(
             "%d rows for d = %d, k = %d: one step gets its signs right with about %.0f, and a tenth of that is "

@@ -67,13 +67,13 @@ def _matmul_gradient(
 
 
 def population_gradient(
-    W: Float[Tensor, "... m d"], a: Float[Tensor, "... m"], support: Sequence[int], noise: float = 0.0
+    W: Float[Tensor, "... m d"], a: Float[Tensor, "... m"], support: Sequence[int], label_noise: float = 0.0
 ) -> Float[Tensor, "... m d"]:
-    """E G in closed form: (1 - 2 noise) a_r k! prod_{i in S, i != j} w_{r,i} for j in S, exactly 0 off S."""
+    """E G in closed form: (1 - 2 label_noise) a_r k! prod_{i in S, i != j} w_{r,i} for j in S, exactly 0 off S."""
     result = torch.zeros_like(W)
     for j in support:
         others = [i for i in support if i != j]
-        result[..., j] = (1 - 2 * noise) * factorial(len(support)) * a * W[..., others].prod(-1)
+        result[..., j] = (1 - 2 * label_noise) * factorial(len(support)) * a * W[..., others].prod(-1)
     return result
 
 
@@ -95,10 +95,10 @@ def second_moment(d: int, k: int) -> int:
     return k * k * int(moments[-1] * factorial(2 * k - 2))
 
 
-def critical_batch(d: int, k: int, m: int, threshold: float = 0.5, noise: float = 0.0) -> float:
+def critical_batch(d: int, k: int, m: int, threshold: float = 0.5, label_noise: float = 0.0) -> float:
     """Batch with which all m d thresholded signs of one step are right with probability about 1/2.
 
-    V(d, k) 2 ln(m d) / (k! (1 - 2 noise) min(c, 1 - c))^2 for the threshold rho = c k! (1 - 2 noise).
+    V(d, k) 2 ln(m d) / (k! (1 - 2 label_noise) min(c, 1 - c))^2 for the threshold rho = c k! (1 - 2 label_noise).
 
     Raises:
         InputError: unless 1 <= k <= d and 0 < threshold < 1, or where d^(2k-2) is beyond the range of a float.
@@ -106,7 +106,7 @@ def critical_batch(d: int, k: int, m: int, threshold: float = 0.5, noise: float 
     if not 0 < threshold < 1:
         raise InputError(f"threshold must be in (0, 1) in units of the signal k!, got {threshold}")
     try:
-        signal = factorial(k) * (1 - 2 * noise) * min(threshold, 1 - threshold)
+        signal = factorial(k) * (1 - 2 * label_noise) * min(threshold, 1 - threshold)
         return float(second_moment(d, k)) * 2 * log(m * d) / signal**2
     except OverflowError:
         raise InputError(

@@ -27,6 +27,9 @@ class PolyParityNet(nn.Module):
         a: second layer, entries -1 or +1; a buffer, never trained.
         k: degree of the activation, the size of the parity.
 
+    Raises:
+        InputError: if the shapes do not fit.
+
     Example:
         >>> network = PolyParityNet.random(d=16, k=3, m=128, seed=0)
         >>> network(torch.ones(5, 16)).shape

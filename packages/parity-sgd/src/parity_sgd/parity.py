@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from shared_core.errors import InputError
 from torch import Tensor
 
-from parity_sgd.checks import check_noise, check_seed, check_size, check_support
+from parity_sgd.checks import check_label_noise, check_seed, check_size, check_support
 from parity_sgd.codes import all_codes, code_bytes, parity, unpack
 from parity_sgd.streams import Stream
 
@@ -33,7 +33,7 @@ class SparseParity:
         d: dimension.
         support: the k coordinates, any distinct ones of 0..d-1; alternatively
         k: the number of coordinates, and the support is the first k.
-        noise: probability in [0, 1/2) with which a label is flipped.
+        label_noise: probability in [0, 1/2) with which a label is flipped.
         seed: seed of the stream that `sample` and iteration consume.
         device: where the data are made.
 
@@ -41,7 +41,7 @@ class SparseParity:
         InputError: for a support or a noise level outside these ranges.
 
     Example:
-        >>> task = SparseParity(d=32, support=[3, 7, 21], noise=0.1, seed=0)
+        >>> task = SparseParity(d=32, support=[3, 7, 21], label_noise=0.1, seed=0)
         >>> X, y = task.sample(1000)
         >>> X.shape, y.shape
         (torch.Size([1000, 32]), torch.Size([1000]))
@@ -53,18 +53,23 @@ class SparseParity:
         support: Sequence[int] | None = None,
         *,
         k: int | None = None,
-        noise: float = 0.0,
+        label_noise: float = 0.0,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
         self.support = check_support(d, support, k)
-        self.d, self.k, self.noise, self.seed = d, len(self.support), check_noise(noise), check_seed(seed)
+        self.d, self.k, self.label_noise, self.seed = (
+            d,
+            len(self.support),
+            check_label_noise(label_noise),
+            check_seed(seed),
+        )
         self.device = torch.device(device)
         self._points, self._flips = Stream(seed, "points", self.device), Stream(seed, "flips", self.device)
 
     def with_seed(self, seed: int) -> Self:
         """The same law with another stream, at its beginning."""
-        return type(self)(self.d, self.support, noise=self.noise, seed=seed, device=self.device)
+        return type(self)(self.d, self.support, label_noise=self.label_noise, seed=seed, device=self.device)
 
     def clean(self) -> Self:
         """The same points without label noise, at the beginning of the stream."""
@@ -95,8 +100,8 @@ class SparseParity:
             raise InputError(f"the number of samples must be at least 1, got {n}")
         codes = self._points.bits(steps, n * code_bytes(self.d)).reshape(steps, n, -1)
         y = parity(codes.flatten(0, 1), self.support).view(steps, n)
-        if self.noise:
-            y = torch.where(self._flips.uniform(steps, n) < self.noise, -y, y)
+        if self.label_noise:
+            y = torch.where(self._flips.uniform(steps, n) < self.label_noise, -y, y)
         return codes, y
 
     def rows(self, n: int) -> Batch:
@@ -116,8 +121,8 @@ class SparseParity:
             raise InputError(f"counts need d <= {MULTINOMIAL_MAX_D}, got d = {self.d}")
         rng = np.random.default_rng(self._points.bits(1, 16)[0].tolist())
         counts = rng.multinomial(n, np.full(2**self.d, 0.5**self.d))
-        if self.noise:
-            counts = counts - 2 * rng.binomial(counts, self.noise)
+        if self.label_noise:
+            counts = counts - 2 * rng.binomial(counts, self.label_noise)
         codes = all_codes(self.d, self.device)
         multiplicity = torch.from_numpy(counts).to(device=self.device, dtype=torch.float32)
         return Batch(codes, parity(codes, self.support) * multiplicity, n)
@@ -133,7 +138,7 @@ class SparseParity:
     def stream_words(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """States of the streams of points and of flips on a CPU, for loops that draw from them in place."""
         # without noise nothing is drawn from the second, and seeding it takes as long as a short run
-        return self._points.words, self._flips.words if self.noise else np.zeros(4, np.uint64)
+        return self._points.words, self._flips.words if self.label_noise else np.zeros(4, np.uint64)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream stands."""

@@ -28,20 +28,20 @@ def population_run(
     rho: float,
     learning_rate: float = 0.1,
     decay: float = 1.0,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
 ) -> Float[Tensor, "steps_plus_1 m d"]:
     """Every weight after 0..steps steps of the algorithm on the exact expected gradient, in float64."""
     W = W0.double()
     path = [W]
     for _ in range(steps):
-        G = population_gradient(W, a.double(), support, noise)
+        G = population_gradient(W, a.double(), support, label_noise)
         W = (1 - decay * learning_rate) * W + learning_rate * threshold_sign(G, rho)
         path.append(W)
     return torch.stack(path)
 
 
 def population_path(
-    k: int, *, steps: int, rho: float, learning_rate: float = 0.1, decay: float = 1.0, noise: float = 0.0
+    k: int, *, steps: int, rho: float, learning_rate: float = 0.1, decay: float = 1.0, label_noise: float = 0.0
 ) -> PopulationPath:
     """The three curves of a +-1 start: good features stay, bad ones step to 0 and die, noise decays.
 
@@ -50,7 +50,9 @@ def population_path(
     """
     W0 = torch.ones(2, k + 1, dtype=torch.float64)
     a = torch.tensor([1.0, -1.0], dtype=torch.float64)  # the first neuron is good, the second bad
-    path = population_run(W0, a, range(k), steps=steps, rho=rho, learning_rate=learning_rate, decay=decay, noise=noise)
+    path = population_run(
+        W0, a, range(k), steps=steps, rho=rho, learning_rate=learning_rate, decay=decay, label_noise=label_noise
+    )
     return PopulationPath(path[:, 0, 0], path[:, 1, 0], path[:, 0, k])
 
 

@@ -30,15 +30,15 @@ PACKAGE = "parity-sgd"
 log = logging.getLogger(__name__)
 
 
-def check_seeds(seed: int, seeds: int) -> list[int]:
-    """`seeds` consecutive seeds from `seed`.
+def check_runs(seed: int, runs: int) -> list[int]:
+    """The seeds of `runs` runs, consecutive from `seed`.
 
     Raises:
         InputError: if there are none, or one is out of range.
     """
-    if seeds < 1:
-        raise InputError(f"seeds must be at least 1, got {seeds}")
-    return [check_seed(seed + offset) for offset in range(seeds)]
+    if runs < 1:
+        raise InputError(f"runs must be at least 1, got {runs}")
+    return [check_seed(seed + offset) for offset in range(runs)]
 
 
 def run_training(
@@ -56,7 +56,7 @@ def run_training(
     if every < 1:
         raise InputError(f"log-every must be at least 1, got {every}")
     settings.warn(task)
-    law = {"d": task.d, "support": task.support, "noise": task.noise, "device": task.device.type}
+    law = {"d": task.d, "support": task.support, "label_noise": task.label_noise, "device": task.device.type}
     path = Path(out or f"runs/{PACKAGE}-train-d{task.d}-k{task.k}-seed{seeds[0]}")
     record = {"verb": "train", **law, **asdict(settings), "seeds": list(seeds), "log_every": every}
     with RunFolder(path, package=PACKAGE, settings=record) as folder:
@@ -159,7 +159,7 @@ def load_weights(path: str | Path) -> tuple[Tensor, Tensor, Tensor, tuple[int, .
 
 
 def make_task(
-    d: int | None, k: int | None, support: Sequence[int] | None, noise: float, seed: int, device: str
+    d: int | None, k: int | None, support: Sequence[int] | None, label_noise: float, seed: int, device: str
 ) -> SparseParity:
     """The task that a command's options describe.
 
@@ -168,4 +168,4 @@ def make_task(
     """
     if d is None:
         raise InputError("give --d, the dimension")
-    return SparseParity(d, support, k=k, noise=noise, seed=seed, device=resolve_device(device))
+    return SparseParity(d, support, k=k, label_noise=label_noise, seed=seed, device=resolve_device(device))

@@ -78,12 +78,12 @@ def per_step_batch(
     k: int,
     ds: Sequence[int],
     *,
-    seeds: int = 8,
+    runs: int = 8,
     seed: int = 0,
     neurons: int = 8,
     threshold: float = 0.5,
     growth: float = 1.1,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
 ) -> pd.DataFrame:
     """Smallest batch, grown by `growth`, whose thresholded gradient has every sign right at a random good start.
 
@@ -94,9 +94,11 @@ def per_step_batch(
     """
     rows = []
     for d in progress(list(ds), f"per-step batch, k = {k}"):
-        expected = critical_batch(d, k, neurons, threshold, noise)
-        for s in range(seed, seed + seeds):
-            found = _first_right_batch(SparseParity(d, k=k, noise=noise, seed=s), neurons, threshold, growth, expected)
+        expected = critical_batch(d, k, neurons, threshold, label_noise)
+        for s in range(seed, seed + runs):
+            found = _first_right_batch(
+                SparseParity(d, k=k, label_noise=label_noise, seed=s), neurons, threshold, growth, expected
+            )
             rows.append({"k": k, "d": d, "seed": s, "samples": found, "formula": expected, "ratio": found / expected})
     return pd.DataFrame(rows)
 
@@ -108,7 +110,7 @@ def _first_right_batch(task: SparseParity, neurons: int, threshold: float, growt
     a = W[:, support].prod(1)  # every neuron good
     target = torch.zeros_like(W)
     target[:, support] = W[:, support]
-    rho = threshold * factorial(k) * (1 - 2 * task.noise)
+    rho = threshold * factorial(k) * (1 - 2 * task.label_noise)
     total, B = torch.zeros(neurons, d, dtype=torch.float64), 0
     size = max(1.0, expected / 50)
     while True:
@@ -132,19 +134,19 @@ def end_to_end_batch(
     ds: Sequence[int],
     *,
     width: int | None = None,
-    seeds: int = 8,
+    runs: int = 8,
     needed: int = 6,
     seed: int = 0,
     learning_rate: float = 0.1,
     threshold: float = 0.5,
     growth: float = 1.2,
 ) -> pd.DataFrame:
-    """Smallest batch, on a grid of factors `growth`, with which `needed` of `seeds` whole runs reach accuracy 0.99.
+    """Smallest batch, on a grid of factors `growth`, with which `needed` of `runs` whole runs reach accuracy 0.99.
 
     T = 1.5 ln(d) / eta steps, every seed with its own start and data. The grid begins at 0.2% of `critical_batch`.
 
     Returns:
-        One row a size, batch and seed: k, d, width, batch, steps, seed, accuracy, success.
+        One row a size, batch size and seed: k, d, width, batch_size, steps, seed, accuracy, success.
     """
     width = default_width(k) if width is None else width
     cells = []
@@ -156,7 +158,7 @@ def end_to_end_batch(
                 d,
                 round(size),
                 width=width,
-                seeds=range(seed, seed + seeds),
+                seeds=range(seed, seed + runs),
                 learning_rate=learning_rate,
                 threshold=threshold,
             )
@@ -168,11 +170,11 @@ def end_to_end_batch(
 
 
 def success_cell(
-    k: int, d: int, batch: int, *, width: int, seeds: Sequence[int], learning_rate: float, threshold: float
+    k: int, d: int, batch_size: int, *, width: int, seeds: Sequence[int], learning_rate: float, threshold: float
 ) -> list[dict[str, float]]:
     """One whole run a seed at one size and batch: one set-up for all, then one compiled call a run, in threads."""
     steps = steps_needed(d, learning_rate)
-    settings = SignSGD(width, batch, steps, threshold * factorial(k), learning_rate)
+    settings = SignSGD(width, batch_size, steps, threshold * factorial(k), learning_rate)
 
     def one(trainer: Trainer) -> float:
         trainer.advance(steps)
@@ -181,9 +183,9 @@ def success_cell(
 
     task = SparseParity(d, k=k)
     runs = start_together(task, settings, seeds)
-    short = width * d * batch * steps < SHORT_RUN
+    short = width * d * batch_size * steps < SHORT_RUN
     accuracies = list(map(one, runs)) if short else each_in_threads(one, runs, task.device)
-    sizes = {"k": k, "d": d, "width": width, "batch": batch, "steps": steps}
+    sizes = {"k": k, "d": d, "width": width, "batch_size": batch_size, "steps": steps}
     return [
         {**sizes, "seed": seed, "accuracy": accuracy, "success": accuracy >= SUCCESS_ACCURACY}
         for seed, accuracy in zip(seeds, accuracies, strict=True)
@@ -199,21 +201,28 @@ def smallest_batches(cells: pd.DataFrame) -> pd.DataFrame:
     for _, group in cells.groupby(["k", "d", "seed"]):
         k, d, seed = (int(group[name].iloc[0]) for name in ("k", "d", "seed"))
         won = group[group["success"]]
-        batch = int(won["batch"].min()) if len(won) else int(group["batch"].max())
-        samples = batch * int(group["steps"].iloc[0])
+        batch_size = int(won["batch_size"].min()) if len(won) else int(group["batch_size"].max())
+        samples = batch_size * int(group["steps"].iloc[0])
         rows.append(
-            {"k": k, "d": d, "seed": seed, "batch": batch, "samples": samples, "queries": sq_queries(d, samples)}
+            {
+                "k": k,
+                "d": d,
+                "seed": seed,
+                "batch_size": batch_size,
+                "samples": samples,
+                "queries": sq_queries(d, samples),
+            }
         )
     return pd.DataFrame(rows)
 
 
 def sufficient_batches(cells: pd.DataFrame) -> pd.DataFrame:
     """Per size the batch at which `end_to_end_batch` stopped, in samples, in queries, and the bound d^k."""
-    last = cells.sort_values("batch").groupby(["k", "d"], as_index=False).last()
-    last["samples"] = last["batch"] * last["steps"]
+    last = cells.sort_values("batch_size").groupby(["k", "d"], as_index=False).last()
+    last["samples"] = last["batch_size"] * last["steps"]
     last["queries"] = last["samples"] * last["d"]
     last["sq_bound"] = last["d"].astype(float) ** last["k"]
-    return last[["k", "d", "width", "batch", "steps", "samples", "queries", "sq_bound"]]
+    return last[["k", "d", "width", "batch_size", "steps", "samples", "queries", "sq_bound"]]
 
 
 def sq_queries(d: int, samples: int) -> int:

@@ -38,7 +38,7 @@ class FitSettings:
         batches: mini-batches a pass; fewer are taken where rows are few.
         learning_rate: eta.
         decay: lambda.
-        noise: assumed label noise, which lowers rho; tried in turn (0, 0.1, 0.2, 0.3) where None.
+        label_noise: the one to assume, which lowers rho; tried in turn (0, 0.1, 0.2, 0.3) where None.
     """
 
     width: int | None = None
@@ -46,7 +46,7 @@ class FitSettings:
     batches: int = 16
     learning_rate: float = 0.1
     decay: float = 1.0
-    noise: float | None = None
+    label_noise: float | None = None
 
 
 class SplitRows(NamedTuple):
@@ -73,7 +73,7 @@ def agreement(X: Float[Tensor, "n d"], y: Float[Tensor, "n"], support: tuple[int
 
 def search_sign_sgd(rows: SplitRows, k: int, settings: FitSettings, seed: int) -> Found:
     """Assumed noise levels and starts in turn until the choosing rows confirm; the best of all where none does."""
-    levels = NOISE_LEVELS if settings.noise is None else (settings.noise,)
+    levels = NOISE_LEVELS if settings.label_noise is None else (settings.label_noise,)
     attempts = [(level, seed + start) for start in range(STARTS) for level in levels]
     best: tuple[float, tuple[int, ...], float, int] = (-1.0, (), 0.0, 0)
     for number, (level, start) in enumerate(attempts, start=1):
@@ -88,17 +88,17 @@ def search_sign_sgd(rows: SplitRows, k: int, settings: FitSettings, seed: int) -
 
 
 def sign_sgd_on_rows(
-    X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int, settings: FitSettings, noise: float, seed: int
+    X: Float[Tensor, "n d"], y: Float[Tensor, "n"], k: int, settings: FitSettings, label_noise: float, seed: int
 ) -> Float[Tensor, "m d"]:
     """The paper's step on mini-batches of given rows, reshuffled every pass; returns the trained weights.
 
-    rho is half of the signal (1 - 2 noise) k!.
+    rho is half of the signal (1 - 2 label_noise) k!.
     """
     generator = torch.Generator().manual_seed(seed)
     width = settings.width or default_width(k)
     W, a = random_weights(X.shape[1], width, generator)
     codes, eta = pack(X), settings.learning_rate
-    rho = 0.5 * (1 - 2 * noise) * factorial(k)
+    rho = 0.5 * (1 - 2 * label_noise) * factorial(k)
     size = -(-len(X) // settings.batches)
     for _ in range(settings.epochs):
         order = torch.randperm(len(X), generator=generator)
@@ -129,7 +129,7 @@ def search_plain_sgd(rows: SplitRows, k: int, settings: FitSettings, seed: int) 
     width, steps = settings.width or default_width(k), settings.epochs * settings.batches
     for rate in (0.1, 0.01, 1e-3, 1e-4):
         W, _ = sgd_same_network(
-            rows.X, rows.y, k, width=width, batch=min(len(rows.X), 4096), steps=steps,
+            rows.X, rows.y, k, width=width, batch_size=min(len(rows.X), 4096), steps=steps,
             learning_rate=rate / factorial(k), decay=1.0, seed=seed,
         )  # fmt: skip
         if bool(torch.isfinite(W).all()):

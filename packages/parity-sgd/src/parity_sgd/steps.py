@@ -132,9 +132,9 @@ def run_steps(
     a: npt.NDArray[np.float64],
     *,
     steps: int,
-    batch: int,
+    batch_size: int,
     k: int,
-    noise: float,
+    label_noise: float,
     eta: float,
     decay: float,
     rho: float,
@@ -150,26 +150,26 @@ def run_steps(
         W: (m, d) weights, updated in place.
         a: (m,) second layer.
         steps: number of steps.
-        batch: B, at most `MAX_ROWS`.
+        batch_size: B, at most `MAX_ROWS`.
         k: degree.
-        noise: probability of a flipped label.
+        label_noise: probability of a flipped label.
         eta: learning rate.
         decay: lambda, applied outside the sign.
         rho: threshold of the mean gradient.
         prune: leave out what cannot move.
     """
-    (m, d), scale = W.shape, a * (k / batch)
+    (m, d), scale = W.shape, a * (k / batch_size)
     tiles, groups, width = -(-m // LANES), -(-d // 4), mask.size
-    sizes = (groups * 4, 3, groups * 16, batch, 4)
+    sizes = (groups * 4, 3, groups * 16, batch_size, 4)
     tile, lane, table, rows, four = (size * LANES for size in sizes)
     parts = aligned(tiles * tile, tiles * lane, table, table, rows, four)
-    words = np.empty(-(-batch * width // 8), np.uint64)
-    codes = words.view(np.uint8)[: batch * width].reshape(batch, width)
+    words = np.empty(-(-batch_size * width // 8), np.uint64)
+    codes = words.view(np.uint8)[: batch_size * width].reshape(batch_size, width)
     with np.errstate(divide="ignore", over="ignore"):
         quiet = np.where(scale != 0, SAFETY * rho / np.abs(scale), np.inf)
         per_neuron = np.stack([_limits(scale, rho), np.sign(scale), quiet], axis=1).astype(np.float32)
     _run(
-        steps, k, noise, np.float32(1 - decay * eta), np.float32(eta), rho, prune and decay > 0, *streams, mask, words,
-        codes, np.empty(batch, np.float32), np.empty(batch if noise else 0), W, per_neuron, np.empty(m),
-        np.empty(m, np.int64), parts[0].reshape(tiles, tile), parts[1].reshape(tiles, lane), *parts[2:],
+        steps, k, label_noise, np.float32(1 - decay * eta), np.float32(eta), rho, prune and decay > 0, *streams, mask,
+        words, codes, np.empty(batch_size, np.float32), np.empty(batch_size if label_noise else 0), W, per_neuron,
+        np.empty(m), np.empty(m, np.int64), parts[0].reshape(tiles, tile), parts[1].reshape(tiles, lane), *parts[2:],
     )  # fmt: skip

@@ -21,7 +21,7 @@ from parity_sgd.network import random_weights
 from parity_sgd.neurons import MAX_K, default_width, is_good, predict_outcome, success_probability
 from parity_sgd.parity import SparseParity
 from parity_sgd.population import good_and_bad, population_path
-from parity_sgd.runs import PACKAGE, check_seeds, load_weights
+from parity_sgd.runs import PACKAGE, check_runs, load_weights
 from parity_sgd.scaling import (
     end_to_end_batch,
     fit_exponent,
@@ -63,7 +63,7 @@ def run_scaling(
     k: int | None,
     ds: Sequence[int],
     *,
-    seeds: int,
+    runs: int,
     seed: int,
     width: int | None,
     learning_rate: float,
@@ -72,16 +72,16 @@ def run_scaling(
     """Per-step or end-to-end sample complexity with its exponent; a folder gets the table and the figure.
 
     Raises:
-        InputError: for fewer than two sizes, a size below k, or fewer than two seeds.
+        InputError: for fewer than two sizes, a size below k, or fewer than two runs.
     """
     if k is None:
         raise InputError("give --k, the size of the parity")
     if len(set(ds)) < 2 or min(ds) < k or k < 1:
         raise InputError(f"ds must be at least two different dimensions, none below k = {k}; got {list(ds)}")
-    check_seeds(seed, seeds)
-    if seeds < 2:
-        raise InputError(f"seeds must be at least 2 for an interval, got {seeds}")
-    check_hyperparameters(width=width or 1, batch=1, steps=1, learning_rate=learning_rate, decay=1.0)
+    check_runs(seed, runs)
+    if runs < 2:
+        raise InputError(f"runs must be at least 2 for an interval, got {runs}")
+    check_hyperparameters(width=width or 1, batch_size=1, steps=1, learning_rate=learning_rate, decay=1.0)
     if width == 0:
         raise InputError("width must be at least 1, got 0")
     ds = sorted(set(ds))  # a size given twice is one measurement
@@ -90,12 +90,12 @@ def run_scaling(
     check_size("width * d", neurons, ds[-1])
     if (largest := critical_batch(ds[-1], k, neurons)) > MAX_BATCH:
         raise InputError(f"d = {ds[-1]} needs about {largest:.1e} samples a step, at most {MAX_BATCH:.0e} can be drawn")
-    settings = {"verb": "scaling", "kind": kind, "k": k, "ds": ds, "seeds": seeds, "seed": seed}
+    settings = {"verb": "scaling", "kind": kind, "k": k, "ds": ds, "runs": runs, "seed": seed}
     settings |= {"width": width, "learning_rate": learning_rate}
     path = Path(out or f"runs/{PACKAGE}-scaling-{kind}-k{k}-seed{seed}")
     with RunFolder(path, package=PACKAGE, settings=settings) as folder:
         if kind == "per-step":
-            measure = partial(per_step_batch, k, seeds=seeds, seed=seed, neurons=neurons)
+            measure = partial(per_step_batch, k, runs=runs, seed=seed, neurons=neurons)
             table = _piece_by_piece(folder, "sizes", ds, measure)
             rows = table.groupby("d", as_index=False).agg(
                 samples=("samples", "median"),
@@ -105,9 +105,9 @@ def run_scaling(
             )
             rows["ratio"] = rows["samples"] / rows["formula"]
         else:
-            needed = -(-3 * seeds // 4)
+            needed = -(-3 * runs // 4)
             measure = partial(
-                end_to_end_batch, k, width=neurons, seeds=seeds, needed=needed, seed=seed, learning_rate=learning_rate
+                end_to_end_batch, k, width=neurons, runs=runs, needed=needed, seed=seed, learning_rate=learning_rate
             )
             cells = _piece_by_piece(folder, "sizes", ds, measure)
             table, rows = smallest_batches(cells), sufficient_batches(cells)
@@ -132,7 +132,13 @@ def run_ablation(
 ) -> list[dict[str, Any]]:
     """Ablations into a folder: one row a variant with mean, lowest and highest accuracy over seeds."""
     check_studies(studies)
-    record = {"verb": "ablate", "d": task.d, "support": task.support, "noise": task.noise, "device": task.device.type}
+    record = {
+        "verb": "ablate",
+        "d": task.d,
+        "support": task.support,
+        "label_noise": task.label_noise,
+        "device": task.device.type,
+    }
     record |= {**asdict(settings), "studies": list(studies), "seeds": list(seeds)}
     path = Path(out or f"runs/{PACKAGE}-ablate-d{task.d}-k{task.k}-seed{seeds[0]}")
     with RunFolder(path, package=PACKAGE, settings=record) as folder:
@@ -181,7 +187,13 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
     chosen, support = good_and_bad(good), list(task.support)
     if min(chosen) < 0:
         raise InputError(f"this start has no {'good' if chosen[0] < 0 else 'bad'} neuron; raise width or change seed")
-    record = {"verb": "neurons", "d": task.d, "support": task.support, "noise": task.noise, "device": task.device.type}
+    record = {
+        "verb": "neurons",
+        "d": task.d,
+        "support": task.support,
+        "label_noise": task.label_noise,
+        "device": task.device.type,
+    }
     record |= {**asdict(settings), "seed": seed}
     where = Path(out or f"runs/{PACKAGE}-neurons-d{task.d}-k{task.k}-seed{seed}")
     with RunFolder(where, package=PACKAGE, settings=record) as folder:
@@ -192,7 +204,7 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
             rho=settings.rho,
             learning_rate=settings.learning_rate,
             decay=settings.decay,
-            noise=task.noise,
+            label_noise=task.label_noise,
         )
         panels = [(f"k = {task.k}, d = {task.d}", path, chosen, support, theory)]
         folder.save_figure("neurons", figures.trajectory_figure(panels))

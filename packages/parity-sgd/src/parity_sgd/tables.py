@@ -106,6 +106,19 @@ def _signs(path: str | Path, column: str, values: pd.Series) -> np.ndarray:
     return signs.astype(np.float32)
 
 
+def check_table_name(out: str | None) -> str:
+    """The name of a table to write.
+
+    Raises:
+        InputError: if there is none, or it has another ending than .csv, .tsv or .parquet.
+    """
+    if out is None:
+        raise InputError("give --out, the .csv, .tsv or .parquet file to write")
+    if Path(out).suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{out} must end in .csv, .tsv or .parquet")
+    return out
+
+
 def write_table(
     path: str | Path,
     X: Float[Tensor, "n d"],
@@ -121,9 +134,7 @@ def write_table(
     names = list(columns) if columns is not None else [f"x{j}" for j in range(X.shape[1])]
     frame = pd.DataFrame((X < 0).to(torch.uint8).cpu().numpy(), columns=names)
     frame[label] = (y < 0).to(torch.uint8).cpu().numpy()
-    kind = Path(path).suffix.lower()
-    if kind not in (".csv", ".tsv", ".parquet"):
-        raise InputError(f"{path} must end in .csv, .tsv or .parquet")
+    kind = Path(check_table_name(str(path))).suffix.lower()
     with atomic_path(path) as aside:
         if kind == ".parquet":
             frame.to_parquet(aside)

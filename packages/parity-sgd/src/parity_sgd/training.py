@@ -90,7 +90,7 @@ class Trainer:
         return self.task.k * self.W.abs().sum(1) ** (self.task.k - 1) >= SAFETY * self.settings.rho
 
     def _in_chunks(self) -> bool:
-        return self.task.counts_pay(self.settings.batch) or self.settings.batch > CHUNK_ROWS
+        return self.task.counts_pay(self.settings.batch_size) or self.settings.batch_size > CHUNK_ROWS
 
     def _fused_steps(self, steps: int) -> None:
         self.W = self.W.contiguous()
@@ -100,9 +100,9 @@ class Trainer:
             self.W.numpy(),
             self.a.double().numpy(),
             steps=steps,
-            batch=self.settings.batch,
+            batch_size=self.settings.batch_size,
             k=self.task.k,
-            noise=self.task.noise,
+            label_noise=self.task.label_noise,
             eta=self.settings.learning_rate,
             decay=self.settings.decay,
             rho=self.settings.rho,
@@ -110,7 +110,7 @@ class Trainer:
         )
 
     def _one_step(self, W: Float[Tensor, "n d"], a: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
-        B, eta = self.settings.batch, self.settings.learning_rate
+        B, eta = self.settings.batch_size, self.settings.learning_rate
         if self.task.counts_pay(B):
             codes, y, _ = self.task.counts(B)
             G = batch_gradient(W, a, self.task.k, codes, y, B)
@@ -132,7 +132,7 @@ class Trainer:
         noise = self.W.abs().clone()
         noise[:, support] = 0
         return {
-            "samples": float(self.step) * self.settings.batch,
+            "samples": float(self.step) * self.settings.batch_size,
             "accuracy": (margins > 0).float().mean().item(),
             "margin_min": margins.min().item(),
             "margin_mean": margins.mean().item(),

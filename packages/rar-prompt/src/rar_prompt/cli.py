@@ -1,5 +1,7 @@
 """The command `rar-prompt`: verbs to public functions."""
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Literal
 
 from shared_core.cli import Verb
@@ -44,7 +46,7 @@ def ask(
         endpoint: how the models are reached.
         models: YAML file of named models.
         prices: YAML file of prices per million tokens.
-        json: print everything as JSON.
+        json: print everything as JSON instead of text.
     """
     from rar_prompt.ask import ask_one
     from rar_prompt.console import print_answer
@@ -160,6 +162,7 @@ def rephrase(
     gen: GenOptions = GenOptions(),
     endpoint: Endpoint = Endpoint(),
     models: str | None = None,
+    json: bool = False,
 ) -> int:
     """Rephrase every question of a task and write a task file with `rephrased`.
 
@@ -175,6 +178,7 @@ def rephrase(
         gen: options of the generator.
         endpoint: how the model is reached.
         models: YAML file of named models.
+        json: print the result as JSON instead of text.
     """
     from rar_prompt.ask import rephrase_file
     from rar_prompt.console import print_mapping
@@ -185,7 +189,7 @@ def rephrase(
     texts = load_templates(templates)
     backend = _open([model], endpoint, models)[model]
     found = rephrase_file(items, backend, out, templates=texts, sampling=sampling, samples=samples)
-    print_mapping({"out": out} | found)
+    print_mapping({"out": out} | found, json)
     return int(found["failed"] > 0)
 
 
@@ -229,7 +233,7 @@ def score(tasks: str, replies: str, out: str | None = None, json: bool = False) 
         tasks: the questions with their answers (jsonl, csv, parquet, official json).
         replies: jsonl file with `id` and `reply`, or a run folder, whose records are scored once more.
         out: write a row per question to this .jsonl file.
-        json: print JSON.
+        json: print JSON instead of tables.
     """
     from rar_prompt.console import print_scores
     from rar_prompt.rescore import rescore
@@ -247,7 +251,7 @@ def compare(
         second: run folder after (may be the same).
         condition: of the first run, e.g. "plain / my-model"; needed where it has several.
         against: of the second run.
-        json: print JSON.
+        json: print JSON instead of tables.
     """
     from rar_prompt.console import print_comparison
     from rar_prompt.rescore import compare_runs
@@ -255,17 +259,18 @@ def compare(
     print_comparison(compare_runs(first, second, condition, against), json)
 
 
-def report(folder: str, csv: bool = False) -> None:
+def report(folder: str, csv: bool = False, json: bool = False) -> None:
     """Write a run's page and figures once more, and print its tables.
 
     Args:
         folder: the run folder.
         csv: also write conditions.csv and comparisons.csv.
+        json: print the result as JSON instead of tables.
     """
     from rar_prompt.console import print_run
     from rar_prompt.rescore import rebuild_report
 
-    print_run(rebuild_report(folder, csv), folder)
+    print_run(rebuild_report(folder, csv), folder, json)
 
 
 def replay(path: str, out: str | None = None, json: bool = False) -> None:
@@ -274,7 +279,7 @@ def replay(path: str, out: str | None = None, json: bool = False) -> None:
     Args:
         path: a checkout of uclaml/Rephrase-and-Respond, or a part of it.
         out: write a page (.html) or everything as .json.
-        json: print JSON.
+        json: print JSON instead of tables.
     """
     from rar_prompt.console import print_replay
     from rar_prompt.transcripts import replay as replay_logs
@@ -282,8 +287,13 @@ def replay(path: str, out: str | None = None, json: bool = False) -> None:
     print_replay(replay_logs(path), out, json)
 
 
-def gen(
-    task: str, out: str | None = None, n: int | None = None, seed: int = 0, options: GenOptions = GenOptions()
+def gen_(
+    task: str,
+    out: str | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    gen: GenOptions = GenOptions(),
+    json: bool = False,
 ) -> None:
     """Generate questions with exact answers.
 
@@ -292,16 +302,18 @@ def gen(
         out: .jsonl file; TASK.jsonl by default.
         n: questions; by default 100, or as many as there are.
         seed: the same seed gives the same questions.
-        options: what the generator may vary.
+        gen: options of the generator.
+        json: print the result as JSON instead of text.
     """
     from rar_prompt.ask import write_items
     from rar_prompt.console import print_mapping
     from rar_prompt.generators import generate
 
-    items = generate(task, n, seed, options)
+    items = generate(task, n, seed, gen)
     target = out or f"{task}.jsonl"
     write_items(items, target)
-    print_mapping({"out": target, "questions": len(items), "first": items[0].question, "answer": items[0].answer})
+    found = {"out": target, "questions": len(items), "first": items[0].question, "answer": items[0].answer}
+    print_mapping(found, json)
 
 
 def audit(
@@ -387,19 +399,22 @@ def serve(
             journal.close()
 
 
-def label(folder: str, n: int = 50, seed: int = 0) -> None:
+def label(folder: str, n: int = 50, seed: int = 0, json: bool = False) -> None:
     """Review replies blind: question, gold and reply, never the method; right and wrong ones are both shown.
 
     Args:
         folder: the run folder; marks go to its labels.jsonl.
         n: replies to review.
         seed: of the queue.
+        json: print the agreement as JSON instead of text; questions go to stderr.
     """
     from rar_prompt.console import print_mapping
     from rar_prompt.label import label_run
     from rar_prompt.run import read_records
 
-    print_mapping(label_run(folder, read_records(folder), n=n, seed=seed))
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        found = label_run(folder, read_records(folder), n=n, seed=seed)
+    print_mapping(found, json)
 
 
 def reproduce(
@@ -432,5 +447,5 @@ def _open(names: list[str | None], endpoint: Endpoint, models: str | None) -> "d
 
 def main() -> int:
     """Entry point of the console script."""
-    verbs: list[Verb] = [ask, run, resume, rephrase, respond, score, compare, report, replay, gen, audit, serve, label]
+    verbs: list[Verb] = [ask, run, resume, rephrase, respond, score, compare, report, replay, gen_, audit, serve, label]
     return run_command("rar-prompt", [*verbs, reproduce], summary=SUMMARY)

@@ -47,8 +47,11 @@ def print_answer(answer: dict[str, Any], as_json: bool) -> None:
     print(f"\n{tokens}, cost {number(answer['cost'])}, {answer['seconds']:.1f} s")
 
 
-def print_run(result: dict[str, Any], folder: str) -> None:
+def print_run(result: dict[str, Any], folder: str, as_json: bool = False) -> None:
     """The tables of a run."""
+    if as_json:
+        print_mapping(result, True)
+        return
     print_tables(run_tables(result))
     session = result["session"]
     print(

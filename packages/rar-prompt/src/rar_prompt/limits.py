@@ -20,6 +20,9 @@ class Limits:
         concurrency: requests in flight.
         requests_per_minute: RPM.
         tokens_per_minute: TPM, prompt and reply; estimated before a call, corrected after it.
+
+    Raises:
+        InputError: for a limit below 1.
     """
 
     concurrency: int = 16

@@ -114,7 +114,11 @@ class TwoStep:
         return not self.given
 
     def check(self, item: Item) -> None:
-        """A rephrasing that is to be taken must be there."""
+        """A rephrasing that is to be taken must be there.
+
+        Raises:
+            InputError: naming the item that has none.
+        """
         if self.given and not item.rephrased:
             raise InputError(f"{item.task} {item.id} has no rephrasing; give the field `rephrased`")
 

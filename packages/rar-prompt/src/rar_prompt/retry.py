@@ -25,6 +25,9 @@ class Retry:
         cap: longest drawn wait in seconds.
         patience: seconds of waiting in all before a request is given up.
         empty: requests that may come back without text; each of them is paid.
+
+    Raises:
+        InputError: for counts below 1 or negative times.
     """
 
     attempts: int = 6

@@ -37,6 +37,9 @@ def mcnemar(lost: int, gained: int) -> float:
     """Exact two-sided McNemar p-value: min(1, 2 P[Binomial(lost + gained, 1/2) <= min(lost, gained)]).
 
     Computed in integers, so that it is right to the last bit; 1 where there are no discordant pairs.
+
+    Raises:
+        ValueError: for negative counts.
     """
     if lost < 0 or gained < 0:
         raise ValueError(f"counts must not be negative, got {lost} and {gained}")
@@ -99,6 +102,9 @@ def paired_bootstrap(
 
     Resampling n items with replacement makes (lost, gained, tied) a multinomial of n draws, which is drawn directly:
     O(reps), exact. Where no item changed there is nothing to resample: see `_unchanged`.
+
+    Raises:
+        ValueError: for n below 1, or more changes than items.
     """
     if n <= 0 or lost + gained > n:
         raise ValueError(f"need n > 0 and lost + gained <= n, got {lost}, {gained}, {n}")

@@ -134,8 +134,12 @@ def _template_set(content: dict[str, Any], where: str) -> TemplateSet:
     known = {"id", "version", "about", "extends", "templates", "sentences", "default_sentence", "specs", "tasks"}
     if set(content) - known:
         raise InputError(f"{where}: unknown key {sorted(set(content) - known)[0]!r}; keys: {', '.join(sorted(known))}")
+    for key in ("templates", "sentences", "specs", "tasks"):
+        inner = content.get(key, {}).values() if key == "tasks" and isinstance(content.get(key, {}), dict) else ()
+        if not all(isinstance(part, dict) for part in (content.get(key, {}), *inner)):
+            raise InputError(f"{where}: {key} must be a mapping of names to texts")
     if "extends" in content:
-        base = load_templates(content["extends"])
+        base = load_templates(str(content["extends"]))
         for key in ("templates", "sentences", "specs", "tasks"):
             content[key] = {**getattr(base, key), **content.get(key, {})}
         content.setdefault("default_sentence", base.default_sentence)
@@ -162,3 +166,5 @@ def _template_set(content: dict[str, Any], where: str) -> TemplateSet:
         )
     except KeyError as error:
         raise InputError(f"{where}: the key {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: version must be a whole number, got {content['version']!r}") from error

@@ -6,11 +6,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from sam_cnn.restoring import Restore
 from sam_cnn.variants import Variant
 
-VARIANTS = get_args(Variant)
-# foreach optimisers hold temporaries as large as the model, which must stay cheap
-FOREACH_UP_TO = 1 << 22
+VARIANTS, RESTORES = get_args(Variant), get_args(Restore)
+# foreach optimisers hold temporaries as large as the model, which must stay cheap, and go through all of it once an
+# operation, which with large tensors costs more than python's loop
+FOREACH_UP_TO, FOREACH_MEAN_UP_TO = 1 << 22, 1 << 14
 
 
 def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -46,8 +48,9 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
 def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:
     """Where python and not memory is the limit, and nothing was said: foreach has the same bits as torch's loop."""
     chosen = any(optimizer.defaults.get(name) for name in ("fused", "differentiable", "capturable"))
-    size = sum(param.numel() for group in optimizer.param_groups for param in group["params"])
-    if not type(optimizer).__module__.startswith("torch.optim") or chosen or size > FOREACH_UP_TO:
+    sizes = [param.numel() for group in optimizer.param_groups for param in group["params"]]
+    too_large = sum(sizes) > min(FOREACH_UP_TO, FOREACH_MEAN_UP_TO * len(sizes))
+    if not type(optimizer).__module__.startswith("torch.optim") or chosen or too_large:
         return
     for settings in (optimizer.defaults, *optimizer.param_groups):
         if settings.get("foreach", False) is None and not settings.get("fused"):
@@ -65,7 +68,7 @@ def _is_length(value: Any) -> bool:
 
 
 def check_options(
-    rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str, model: Any
+    rho: float, eta: float, variant: str, interval: int | None, alpha: Any, norm_over: str, model: Any, restore: Any
 ) -> None:
     """Refuse options of `SAM` that cannot be."""
     check_rho(rho)
@@ -81,6 +84,8 @@ def check_options(
         raise ValueError(f"alpha belongs to gsam and looksam and must be finite, got {alpha} for {variant}")
     if norm_over not in ("perturbed", "all"):
         raise ValueError(f"norm_over must be perturbed or all, got {norm_over!r}")
+    if restore not in RESTORES:
+        raise ValueError(f"restore must be copy or pointer, got {restore!r}")
 
 
 def rho_from_lr(optimizer: torch.optim.Optimizer, rho: tuple[float, float], lr: tuple[float, float]) -> None:

@@ -32,10 +32,10 @@ class Fit:
         rho: radius; 0.1 by default, 1 for asam.
         epochs: passes over the data, with a cosine schedule of the learning rate.
         sam_epochs: after so many epochs the rest is plain SGD; None for none.
-        lr: learning rate at the start.
+        learning_rate: at the start.
         momentum: of SGD.
         weight_decay: of SGD.
-        batch: images a step.
+        batch_size: images a step.
         micro_batches: of msam.
         model: cnn, or resnet18 (of torchvision, with a first layer for small images).
         augment: shift by up to four pixels and mirror, as is usual for CIFAR.
@@ -49,23 +49,23 @@ class Fit:
     rho: float | None = None
     epochs: int = 40
     sam_epochs: int | None = None
-    lr: float = 0.05
+    learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 0.0
-    batch: int = 64
+    batch_size: int = 64
     micro_batches: int = 4
     model: Literal["cnn", "resnet18"] = "cnn"
     augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "micro_batches"):
+        for name in ("epochs", "batch_size", "micro_batches"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.rho is not None and not (math.isfinite(self.rho) and self.rho >= 0):
             raise InputError(f"rho must be a finite number >= 0, got {self.rho}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr must be a finite number > 0, got {self.lr}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"learning_rate must be a finite number > 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum must be in [0, 1), got {self.momentum}")
         if not self.weight_decay >= 0:
@@ -130,7 +130,7 @@ def make_optimizer(fit: Fit, model: nn.Module) -> SAM:
         adaptive=fit.optimizer == "asam",
         variant=fit.optimizer if fit.optimizer in ("gsam", "looksam") else "sam",
         model=model,
-        lr=fit.lr,
+        lr=fit.learning_rate,
         momentum=fit.momentum,
         weight_decay=fit.weight_decay,
     )
@@ -168,13 +168,13 @@ def fit_classifier(
         order = torch.randperm(n, generator=generator)
         model.train()
         losses = []
-        for step, rows in enumerate(order.split(fit.batch)):
-            share = (epoch + step * fit.batch / n) / fit.epochs
+        for step, rows in enumerate(order.split(fit.batch_size)):
+            share = (epoch + step * fit.batch_size / n) / fit.epochs
             _set_rates(fit, optimizer, epoch, share)
             losses.append(_step(fit, splits, model, optimizer, rows, generator))
         finite = [loss for loss in losses if math.isfinite(loss)]
         if not finite:
-            raise RunError(f"no finite loss in epoch {epoch + 1}: lower lr = {fit.lr} or rho = {fit.radius}")
+            raise RunError(f"no finite loss in epoch {epoch + 1}: lower learning_rate or rho = {fit.radius}")
         row = {"epoch": epoch + 1, "loss": sum(finite) / len(finite), "skipped": optimizer.skipped}
         progress.history.append(row | measure(model, splits, test=False))
         progress.epoch = epoch + 1
@@ -185,7 +185,7 @@ def fit_classifier(
 def _set_rates(fit: Fit, optimizer: SAM, epoch: int, share: float) -> None:
     plain = fit.sam_epochs is not None and epoch >= fit.sam_epochs
     for group in optimizer.param_groups:
-        group["lr"] = fit.lr * 0.5 * (1 + math.cos(math.pi * share))
+        group["lr"] = fit.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
         group["rho"] = 0.0 if plain else fit.radius
 
 

@@ -12,12 +12,12 @@ def simulate(
     n: int = 20,
     P: int = 2,
     sigma_p: float = 1.0,
-    p: float = 0.0,
+    label_noise: float = 0.0,
     noise_patches: Literal["shared", "independent"] = "shared",
     m: int = 10,
     init: str = "theorem",
-    eta: str = "0.01",
-    tau: list[str] = ["0", "auto"],  # noqa: B006 - read only; the help shows it
+    learning_rate: str = "0.01",
+    rho: list[str] = ["0", "auto"],  # noqa: B006 - read only; the help shows it
     steps: int = 700,
     sam_steps: int | None = 500,
     batch_size: int | None = None,
@@ -36,12 +36,12 @@ def simulate(
         n: training samples.
         P: patches.
         sigma_p: standard deviation of the noise.
-        p: probability that a label is flipped.
+        label_noise: probability that a label is flipped, p in the paper.
         noise_patches: the same noise vector in all noise patches, or one each.
         m: filters of each sign.
         init: standard deviation of the initial weights: small, theorem, torch or a number.
-        eta: learning rate, or auto.
-        tau: radii of SAM, each an algorithm; 0 is plain descent, auto the theorem's scale.
+        learning_rate: eta in the paper, or auto.
+        rho: radii of SAM, tau in the paper, each an algorithm; 0 is plain descent, auto the theorem's scale.
         steps: in all.
         sam_steps: the first so many are SAM's; null for all.
         batch_size: null for the full batch.
@@ -56,9 +56,9 @@ def simulate(
     from sam_cnn.patches import PatchData
     from sam_cnn.simulation import trainings_by_tau
 
-    cell = PatchData(d, mu, n, P, sigma_p, p, noise_patches)
+    cell = PatchData(d, mu, n, P, sigma_p, label_noise, noise_patches)
     trainings = trainings_by_tau(
-        tau, m=m, init=init, eta=eta, steps=steps, sam_steps=sam_steps, batch_size=batch_size, points=points
+        rho, m=m, init=init, eta=learning_rate, steps=steps, sam_steps=sam_steps, batch_size=batch_size, points=points
     )
     verbs.simulate_cell(cell, trainings, verbs.run_seeds(seed, runs), out, device, json)
 
@@ -69,12 +69,12 @@ def phase(
     n: int = 20,
     P: int = 2,
     sigma_p: float = 1.0,
-    p: float = 0.0,
+    label_noise: float = 0.0,
     noise_patches: Literal["shared", "independent"] = "shared",
     m: int = 10,
     init: str = "torch",
-    eta: str = "0.01",
-    tau: list[str] = ["0", "0.03", "0.1"],  # noqa: B006 - read only; the help shows it
+    learning_rate: str = "0.01",
+    rho: list[str] = ["0", "0.03", "0.1"],  # noqa: B006 - read only; the help shows it
     steps: int = 100,
     sam_steps: int | None = None,
     batch_size: int | None = None,
@@ -94,12 +94,12 @@ def phase(
         n: training samples.
         P: patches.
         sigma_p: standard deviation of the noise.
-        p: probability that a label is flipped.
+        label_noise: probability that a label is flipped, p in the paper.
         noise_patches: the same noise vector in all noise patches, or one each.
         m: filters of each sign.
         init: standard deviation of the initial weights: small, theorem, torch or a number.
-        eta: learning rate, or auto.
-        tau: radii of SAM, each a map (a sweep); 0 is plain descent, auto the theorem's scale.
+        learning_rate: eta in the paper, or auto.
+        rho: radii of SAM, tau in the paper, each a map (a sweep); 0 is plain descent, auto the theorem's scale.
         steps: in all.
         sam_steps: the first so many are SAM's; null for all.
         batch_size: null for the full batch.
@@ -116,9 +116,9 @@ def phase(
     from sam_cnn.simulation import trainings_by_tau
 
     dimensions, lengths = verbs.axis(d, "d", whole=True), verbs.axis(mu, "mu")
-    base = PatchData(dimensions[0], lengths[0], n, P, sigma_p, p, noise_patches)
+    base = PatchData(dimensions[0], lengths[0], n, P, sigma_p, label_noise, noise_patches)
     trainings = trainings_by_tau(
-        tau, m=m, init=init, eta=eta, steps=steps, sam_steps=sam_steps, batch_size=batch_size, points=points
+        rho, m=m, init=init, eta=learning_rate, steps=steps, sam_steps=sam_steps, batch_size=batch_size, points=points
     )
     seeds = verbs.run_seeds(seed, runs)
     verbs.phase(base, dimensions, lengths, trainings, seeds, level, out, device, json)
@@ -131,10 +131,10 @@ def train(
     rho: float | None = None,
     epochs: int = 40,
     sam_epochs: int | None = None,
-    lr: float = 0.05,
+    learning_rate: float = 0.05,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
-    batch: int = 64,
+    batch_size: int = 64,
     micro_batches: int = 4,
     model: Literal["cnn", "resnet18"] = "cnn",
     augment: bool = False,
@@ -153,10 +153,10 @@ def train(
         rho: radius; 0.1 by default, 1 for asam.
         epochs: passes over the data; cosine learning rate.
         sam_epochs: after so many epochs the rest is plain SGD.
-        lr: learning rate at the start.
+        learning_rate: at the start, of the cosine schedule.
         momentum: of SGD.
         weight_decay: of SGD.
-        batch: images a step.
+        batch_size: images a step.
         micro_batches: of msam.
         model: cnn, or resnet18 (of torchvision).
         augment: shifts and mirror images, as is usual for CIFAR.
@@ -170,7 +170,18 @@ def train(
     from sam_cnn.classifier import Fit
 
     fit = Fit(
-        optimizer, rho, epochs, sam_epochs, lr, momentum, weight_decay, batch, micro_batches, model, augment, seed
+        optimizer,
+        rho,
+        epochs,
+        sam_epochs,
+        learning_rate,
+        momentum,
+        weight_decay,
+        batch_size,
+        micro_batches,
+        model,
+        augment,
+        seed,
     )
     verbs.train(data, label_noise, root, fit, out or f"runs/sam-cnn-train-{optimizer}", device, json)
 
@@ -181,11 +192,11 @@ def mechanism(
     n: int = 20,
     P: int = 2,
     sigma_p: float = 1.0,
-    p: float = 0.0,
+    label_noise: float = 0.0,
     m: int = 10,
     init: str = "theorem",
-    eta: str = "0.01",
-    tau: str = "auto",
+    learning_rate: str = "0.01",
+    rho: str = "auto",
     steps: int = 700,
     sam_steps: int = 500,
     batch_size: int | None = None,
@@ -194,6 +205,7 @@ def mechanism(
     seed: int = 0,
     out: str | None = None,
     json: bool = False,
+    device: str = "auto",
 ) -> None:
     """Follow GD and SAM-then-GD: signal and noise in y f, active neurons at W and at W + eps.
 
@@ -203,11 +215,11 @@ def mechanism(
         n: training samples.
         P: patches.
         sigma_p: standard deviation of the noise.
-        p: probability that a label is flipped.
+        label_noise: probability that a label is flipped, p in the paper.
         m: filters of each sign.
         init: standard deviation of the initial weights: small, theorem, torch or a number.
-        eta: learning rate, or auto.
-        tau: radius of SAM, auto for the theorem's scale.
+        learning_rate: eta in the paper, or auto.
+        rho: radius of SAM, tau in the paper; auto for the theorem's scale.
         steps: in all.
         sam_steps: the first so many are SAM's.
         batch_size: null for the full batch.
@@ -216,14 +228,16 @@ def mechanism(
         seed: which block of seeds.
         out: folder for result.json, rows.csv and the figure.
         json: print JSON instead of a table.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
     from sam_cnn import verbs
     from sam_cnn.patches import PatchData
     from sam_cnn.simulation import Training
 
-    training = Training(m, init, eta, tau, steps, sam_steps, batch_size)
+    training = Training(m, init, learning_rate, rho, steps, sam_steps, batch_size)
     shown = sorted({step for step in at if step <= steps})
-    verbs.show_mechanism(PatchData(d, mu, n, P, sigma_p, p), training, verbs.run_seeds(seed, runs), shown, out, json)
+    data, seeds = PatchData(d, mu, n, P, sigma_p, label_noise), verbs.run_seeds(seed, runs)
+    verbs.show_mechanism(data, training, seeds, shown, out, device, json)
 
 
 def reproduce(

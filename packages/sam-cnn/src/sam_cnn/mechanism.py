@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from sam_cnn.patches import PatchData
 from sam_cnn.simulation import Outcome, Record, Training, trace
 
@@ -40,21 +42,27 @@ class Mechanism:
                     "sam_active": float(sam.at_weights.active_on_noise.mean()),
                     "sam_active_perturbed": None if there is None else float(there.active_on_noise.mean()),
                     "sam_signal_active_perturbed": None if there is None else float(there.active_on_signal.mean()),
-                    "gd_gamma": float(gd.gamma.mean()),
-                    "sam_gamma": float(sam.gamma.mean()),
-                    "gd_rho": float(gd.rho.mean()),
-                    "sam_rho": float(sam.rho.mean()),
+                    "gd_signal_alignment": float(gd.gamma.mean()),
+                    "sam_signal_alignment": float(sam.gamma.mean()),
+                    "gd_noise_memorisation": float(gd.rho.mean()),
+                    "sam_noise_memorisation": float(sam.rho.mean()),
                 }
             )
         return rows
 
 
-def compare_mechanism(data: PatchData, training: Training, seeds: Sequence[int], at: Sequence[int]) -> Mechanism:
+def compare_mechanism(
+    data: PatchData,
+    training: Training,
+    seeds: Sequence[int],
+    at: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Mechanism:
     """Trace GD and `training` (SAM with its tau and sam_steps) in one cell.
 
     Raises:
         InputError: if a step is not in 0..steps.
     """
-    plain, gd_records = trace(data, replace(training, tau=0.0, sam_steps=None), seeds, at)
-    sharp, sam_records = trace(data, training, seeds, at)
+    plain, gd_records = trace(data, replace(training, tau=0.0, sam_steps=None), seeds, at, device)
+    sharp, sam_records = trace(data, training, seeds, at, device)
     return Mechanism(plain, sharp, gd_records, sam_records)

@@ -48,7 +48,7 @@ class PatchData:
         if not (math.isfinite(self.sigma_p) and self.sigma_p > 0):
             raise InputError(f"sigma_p must be finite and > 0, got {self.sigma_p}")
         if not 0 <= self.p < 0.5:
-            raise InputError(f"p, the probability of a flipped label, must be in [0, 0.5), got {self.p}")
+            raise InputError(f"label_noise (p, the probability of a flipped label) must be in [0, 0.5), got {self.p}")
         if self.noise_patches not in ("shared", "independent"):
             raise InputError(f"noise_patches must be shared or independent, got {self.noise_patches!r}")
 

@@ -30,6 +30,8 @@ def global_norm(tensors: Tensors) -> float:
         return 0.0
     half = not HALF.isdisjoint([tensor.dtype for tensor in tensors])
     norms = torch._foreach_norm(tensors, 2, dtype=torch.float32) if half else torch._foreach_norm(tensors)
+    if all([type(norm) is Tensor and norm.is_cpu for norm in norms]):  # noqa: C419 - the faster here
+        return math.hypot(*[norm.item() for norm in norms])  # nothing to wait for, and one kernel less to load
     try:
         total = torch.linalg.vector_norm(torch.stack(norms))
     except RuntimeError:  # several devices or dtypes
@@ -49,28 +51,33 @@ def with_gradients(params: Iterable[Tensor]) -> tuple[Tensors, Tensors]:
     return kept, grads
 
 
-def all_finite(tensors: Tensors) -> bool:
-    """Whether no element is infinite or NaN."""
-    dtypes = {tensor.dtype for tensor in tensors}
-    on_cpu = all([tensor.is_cpu for tensor in tensors])  # noqa: C419 - the faster here
-    if on_cpu and type(tensors[0]) is Tensor and len(dtypes) == 1 and dtypes.pop().is_floating_point:
-        # GradScaler's kernel with a scale of 1: one call for all, on a CPU several times cheaper than a norm
-        found, one = (torch.full((), value, dtype=torch.float32, device="cpu") for value in (0.0, 1.0))
-        torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, one)
-        return not found.item()
-    return math.isfinite(global_norm(tensors))
+class FiniteCheck:
+    """Holds what GradScaler's kernel reads and writes, so that a check makes no tensor."""
+
+    def __init__(self) -> None:
+        self._found, self._one = (torch.full((), value, dtype=torch.float32, device="cpu") for value in (0.0, 1.0))
+
+    def __call__(self, tensors: Tensors) -> bool:
+        """Whether no element is infinite or NaN."""
+        dtypes = {tensor.dtype for tensor in tensors}
+        on_cpu = all([tensor.is_cpu for tensor in tensors])  # noqa: C419 - the faster here
+        if not on_cpu or type(tensors[0]) is not Tensor or len(dtypes) > 1 or not dtypes.pop().is_floating_point:
+            return math.isfinite(global_norm(tensors))
+        # with a scale of 1: one call for all, on a CPU several times cheaper than a norm
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
+        finite = not self._found.item()
+        if not finite:
+            self._found.zero_()
+        return finite
 
 
-def scale_for_asam(params: Tensors, grads: Tensors, buffers: Tensors, eta: float) -> None:
-    """grads <- T g in place with T = |w| + eta; `buffers` are overwritten where eta > 0."""
-    if eta == 0.0:
-        # |w| and w differ by a sign, which neither the norm of T g nor T^2 g sees
-        torch._foreach_mul_(grads, params)
-        return
-    copy_all(buffers, params)
-    torch._foreach_abs_(buffers)
-    torch._foreach_add_(buffers, eta)
-    torch._foreach_mul_(grads, buffers)
+def scale_for_asam(params: Tensors, grads: Tensors, eta: float) -> None:
+    """grads <- T g in place with T = |w| + eta."""
+    factors = params  # |w| and w differ by a sign, which neither the norm of T g nor T^2 g sees
+    if eta:
+        factors = list(torch._foreach_abs(params))
+        torch._foreach_add_(factors, eta)
+    torch._foreach_mul_(grads, factors)
 
 
 def copy_all(targets: Tensors, sources: Tensors) -> None:
@@ -80,47 +87,6 @@ def copy_all(targets: Tensors, sources: Tensors) -> None:
     except NotImplementedError:  # sharded tensors
         for target, source in zip(targets, sources, strict=True):
             target.copy_(source)
-
-
-class Backup:
-    """One persistent copy of the weights, written before the ascent and copied back after the second pass.
-
-    Copying back is exact whatever happened in between, and the storage of a parameter never changes, so that views,
-    compiled graphs and process groups go on seeing it.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[Tensor, Tensor] = {}
-        self._last: tuple[list[int], list[torch.dtype], list[Tensor]] = ([], [], [])
-        self._saved: tuple[list[Tensor], list[Tensor]] = ([], [])
-
-    def buffers(self, params: Tensors) -> Tensors:
-        """The buffers of `params`, made where missing or of another dtype or device."""
-        ids = list(map(id, params))
-        dtypes = [param.dtype for param in params]
-        moved = params and self._last[2] and params[0].device != self._last[2][0].device
-        if moved or (ids, dtypes) != self._last[:2]:
-            self._last = (ids, dtypes, [self._buffer(param) for param in params])
-        return self._last[2]
-
-    def _buffer(self, param: Tensor) -> Tensor:
-        buffer = self._buffers.get(param)
-        if buffer is None or (buffer.dtype, buffer.device) != (param.dtype, param.device):
-            buffer = self._buffers[param] = torch.empty_like(param, requires_grad=False)
-        return buffer
-
-    def save(self, params: list[Tensor], buffers: list[Tensor]) -> None:
-        """Copy the weights."""
-        if params:
-            copy_all(buffers, params)
-        self._saved = (params, buffers)
-
-    def restore(self) -> None:
-        """Copy them back, bit for bit."""
-        params, buffers = self._saved
-        if params:
-            copy_all(params, buffers)
-        self._saved = ([], [])
 
 
 def check_supported(grads: Iterable[Tensor], adaptive: bool) -> None:

@@ -60,7 +60,8 @@ class Training:
             except ValueError:
                 number = math.nan
             if not (math.isfinite(number) and (number > 0 or (zero and number == 0))):
-                raise InputError(f"{name} must be auto or a number {'>= 0' if zero else '> 0'}, got {value!r}")
+                option, least = ("rho", ">= 0") if zero else ("learning_rate", "> 0")
+                raise InputError(f"{option} ({name} in the paper) must be auto or a number {least}, got {value!r}")
         self.schedule()
 
     def schedule(self) -> Schedule:
@@ -202,7 +203,13 @@ def _measure(span: Span, end: Trajectory, p: Tensor) -> Outcome:
     return Outcome(clean, p + (1 - 2 * p) * clean, *(c.cpu() for c in (*columns, found.active_on_noise)))
 
 
-def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequence[int]) -> tuple[Outcome, list[Record]]:
+def trace(
+    data: PatchData,
+    training: Training,
+    seeds: Sequence[int],
+    at: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> tuple[Outcome, list[Record]]:
     """One cell, with the state recorded after the given numbers of steps.
 
     Raises:
@@ -213,7 +220,9 @@ def trace(data: PatchData, training: Training, seeds: Sequence[int], at: Sequenc
         raise InputError(f"recorded steps must be in 0..steps = {training.steps}, got {outside[0]}")
     wanted, records = set(at), []
     sigma_0 = initial_std(training.init, data)
-    span = draw_spans([data] * len(seeds), training.m, [sigma_0] * len(seeds), seeds, training.points)
+    span = draw_spans([data] * len(seeds), training.m, [sigma_0] * len(seeds), seeds, training.points).to(
+        torch.device(device)
+    )
 
     def observe(step: int, S: Tensor, perturbed: Tensor | None, C: Tensor) -> None:
         if step in wanted:
@@ -243,11 +252,11 @@ def trainings_by_tau(taus: Sequence[str], **options: Any) -> dict[str, Training]
     result = {}
     for tau in taus:
         training = Training(tau=tau, **options)
-        name = "SAM tau auto" if tau == "auto" else "GD" if float(tau) == 0 else f"SAM tau {float(tau):g}"
+        name = "SAM rho auto" if tau == "auto" else "GD" if float(tau) == 0 else f"SAM rho {float(tau):g}"
         name = name.replace("GD", "SGD") if training.batch_size is not None else name
         if name in result:
-            raise InputError(f"tau {tau} is given twice")
+            raise InputError(f"rho {tau} is given twice")
         result[name] = training
     if not result:
-        raise InputError("tau: no radius given")
+        raise InputError("rho: no radius given")
     return result

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sam_cnn.ascent import ascent_norm, climb, groups_to_perturb
-from sam_cnn.perturbation import Backup, all_finite, clip, with_gradients
+from sam_cnn.perturbation import FiniteCheck, clip, with_gradients
+from sam_cnn.restoring import Backup, Exchange, Restore, check_exchange
 from sam_cnn.second_pass import SecondPass
 from sam_cnn.variants import GradientPair, Variant
 from sam_cnn.wrapper import OptimizerWrapper
@@ -43,21 +44,43 @@ class TwoPassOptimizer(OptimizerWrapper):
         same_rng: bool,
         sync_ascent: bool,
         check_finite: bool,
+        restore: Restore,
     ) -> None:
         super().__init__(base_optimizer, rho, adaptive)
+        self._restore = restore
         self.eta, self.interval, self.norm_over = eta, interval, norm_over
         self.model, self.same_rng, self.sync_ascent, self.check_finite = model, same_rng, sync_ascent, check_finite
         self.steps, self.skipped = 0, 0
         self.last_skip: str | None = None
         self._pair = pair
+        self._check_restore()
         self._reset_transients()
 
     def _reset_transients(self) -> None:
         self._phase: Phase = "idle"
-        self._backup = Backup()
+        self._weights = Backup() if self._restore == "copy" else Exchange()
+        self._all_finite = FiniteCheck()
         self._second = SecondPass(self.model)
         self._stash: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._warned = False
+
+    def _check_restore(self) -> None:
+        if self._restore == "pointer":
+            check_exchange(self.parameters(), self.model)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimiser; it may set its own `rho` and `adaptive`.
+
+        Raises:
+            ValueError: if a parameter is in another group, rho is negative or not finite, or restore='pointer' does
+                not go with the parameters.
+        """
+        super().add_param_group(param_group)
+        try:
+            self._check_restore()
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     @property
     def variant(self) -> Variant:
@@ -110,7 +133,7 @@ class TwoPassOptimizer(OptimizerWrapper):
             raise RuntimeError("same_rng=True without a closure: call record_rng() before the first forward pass")
         self.last_skip = None
         groups = groups_to_perturb(self.param_groups)
-        if not self.climbs or not groups:
+        if self.steps % self.interval or not groups:
             return self._one_pass(zero_grad)
         params = [param for _, members, _ in groups for param in members]
         grads = [grad for _, _, members in groups for grad in members]
@@ -118,13 +141,13 @@ class TwoPassOptimizer(OptimizerWrapper):
             self._warned = True
             warnings.warn("SAM found no gradient at all in its first pass: nothing to climb along", stacklevel=3)
         self._pair.keep(params, grads)
-        buffers = self._backup.buffers(params)
-        norm = ascent_norm(groups, self._resting(), buffers, self.eta)
+        norm = ascent_norm(groups, self._resting(), self.eta)
         if not self._agree(math.isfinite(norm)):
             return self._skip_ascent(norm, zero_grad)
-        self._backup.save(params, buffers)
+        self._weights.save(params)
         self._phase = "perturbed"
-        climb(groups, buffers, norm, self.eta)
+        climb(groups, self._weights, norm, self.eta)
+        _forget_casts()
         if zero_grad:
             self.zero_grad()
         self._second.enter()
@@ -177,8 +200,7 @@ class TwoPassOptimizer(OptimizerWrapper):
         """
         if self._phase == "idle":
             raise RuntimeError("second_step() without first_step(): the weights are not perturbed")
-        self._backup.restore()
-        self._second.leave()
+        self._return()
         if self._phase == "perturbed":
             self._pair.turn()
         elif self._phase == "one pass":
@@ -190,11 +212,15 @@ class TwoPassOptimizer(OptimizerWrapper):
             self._pair.turn_single()
         self._phase = "restored"
 
+    def _return(self) -> None:
+        self._weights.restore()
+        _forget_casts()
+        self._second.leave()
+
     def _abort(self) -> None:
         """Leave a step that failed: the weights are those before it."""
         with torch.no_grad():
-            self._backup.restore()
-            self._second.leave()
+            self._return()
         self._pair.forget()
         self._stash, self._phase = ([], []), "idle"
 
@@ -231,7 +257,7 @@ class TwoPassOptimizer(OptimizerWrapper):
 
     def _descent(self, grads: list[Tensor], clip_norm: float | None) -> None:
         if self.last_skip is None and grads and (self.check_finite or clip_norm is not None):
-            finite = all_finite(grads) if clip_norm is None else math.isfinite(clip(grads, clip_norm))
+            finite = self._all_finite(grads) if clip_norm is None else math.isfinite(clip(grads, clip_norm))
             if not finite:
                 self.last_skip = "the second pass's gradient is not finite"
         if self.last_skip is None:
@@ -255,3 +281,9 @@ class TwoPassOptimizer(OptimizerWrapper):
     def _done(self) -> None:
         self.steps += 1
         self._phase = "idle"
+
+
+def _forget_casts() -> None:
+    """Autocast keeps its casts of the weights, where the whole step runs under it; compiled graphs keep none."""
+    if not torch.compiler.is_compiling():
+        torch.clear_autocast_cache()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sam_cnn.perturbation import HALF, Tensors, all_finite, global_norm, with_gradients
+from sam_cnn.perturbation import HALF, FiniteCheck, Tensors, global_norm, with_gradients
 
 Variant = Literal["sam", "gsam", "looksam"]
 DEFAULT_ALPHA = {"sam": 0.0, "gsam": 0.4, "looksam": 0.7}
@@ -80,6 +80,8 @@ class GradientPair:
     def turn(self) -> None:
         """After the second pass: change the gradients in place."""
         params, first = self._first
+        if not params:
+            return
         self.forget()
         pairs = [(param, grad, param.grad) for param, grad in zip(params, first, strict=True) if param.grad is not None]
         if not pairs:
@@ -89,7 +91,7 @@ class GradientPair:
             surrogate_gap_direction(old, new, self.alpha)
         else:
             directions = sharpness_direction(old, new)
-            if all_finite(directions):
+            if FiniteCheck()(directions):
                 self.directions = dict(zip(kept, directions, strict=True))
 
     def turn_single(self) -> None:

@@ -34,6 +34,7 @@ from sam_cnn.simulation import Training, simulate
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.safetensors"
+COLUMNS = {"gamma": "signal_alignment", "rho": "noise_memorisation"}  # rho is the radius everywhere else
 
 
 def run_seeds(seed: int, count: int) -> range:
@@ -46,6 +47,12 @@ def run_seeds(seed: int, count: int) -> range:
     if count < 1:
         raise InputError(f"runs must be >= 1, got {count}")
     return range(seed * 100_000, seed * 100_000 + count)
+
+
+def _options(settings: PatchData | Training) -> dict[str, Any]:
+    """As the options are called, not the paper's letters."""
+    names = {"p": "label_noise", "eta": "learning_rate", "tau": "rho"}
+    return {names.get(name, name): value for name, value in asdict(settings).items()}
 
 
 def axis(text: str, name: str, whole: bool = False) -> list[Any]:
@@ -81,11 +88,12 @@ def simulate_cell(
     rows = []
     for name, training in trainings.items():
         outcome = simulate(data, training, seeds, place)
-        rows.append({"algorithm": name, **{key: float(value.mean()) for key, value in vars(outcome).items()}})
+        means = {COLUMNS.get(key, key): float(value.mean()) for key, value in vars(outcome).items()}
+        rows.append({"algorithm": name, **means})
         rows[-1]["error_se"] = float(outcome.clean_error.std() / math.sqrt(len(seeds))) if len(seeds) > 1 else math.nan
     result: dict[str, Any] = {"snr": data.signal_noise_ratio(), "runs": len(seeds), "rows": rows}
-    settings: dict[str, Any] = {"verb": "simulate", "data": asdict(data), "seeds": [seeds.start, seeds.stop]}
-    settings["trainings"] = {name: asdict(training) for name, training in trainings.items()}
+    settings: dict[str, Any] = {"verb": "simulate", "data": _options(data), "seeds": [seeds.start, seeds.stop]}
+    settings["trainings"] = {name: _options(training) for name, training in trainings.items()}
     _deliver(result, {}, settings, out, "simulate", as_json)
 
 
@@ -113,12 +121,12 @@ def phase(
     place = resolve_device(device)
     settings: dict[str, Any] = {
         "verb": "phase",
-        "data": asdict(base),
+        "data": _options(base),
         "d": d,
         "mu": mu,
         "seeds": [seeds.start, seeds.stop],
     }
-    settings |= {"level": level, "trainings": {name: asdict(training) for name, training in trainings.items()}}
+    settings |= {"level": level, "trainings": {name: _options(training) for name, training in trainings.items()}}
     for dimension in d:  # bad input shows before anything is written
         replace(base, d=dimension)
     for training in trainings.values():
@@ -183,15 +191,21 @@ def _phase_result(base: PatchData, diagrams: dict[str, PhaseDiagram], level: flo
 
 
 def show_mechanism(
-    data: PatchData, training: Training, seeds: range, at: Sequence[int], out: str | None, as_json: bool
+    data: PatchData,
+    training: Training,
+    seeds: range,
+    at: Sequence[int],
+    out: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """GD beside SAM-then-GD, step by step."""
-    found = compare_mechanism(data, training, seeds, at)
+    found = compare_mechanism(data, training, seeds, at, resolve_device(device))
     ends: dict[str, float] = {}
     for name, outcome in (("gd", found.gd), ("sam", found.sam)):
         ends |= {f"{name}_error": float(outcome.clean_error.mean()), f"{name}_loss": float(outcome.train_loss.mean())}
-    result = {"tau": training.tau_for(data), "eta": training.eta_for(data), **ends, "rows": found.rows()}
-    settings = {"verb": "mechanism", "data": asdict(data), "training": asdict(training), "at": list(at)}
+    result = {"rho": training.tau_for(data), "learning_rate": training.eta_for(data), **ends, "rows": found.rows()}
+    settings = {"verb": "mechanism", "data": _options(data), "training": _options(training), "at": list(at)}
     settings["seeds"] = [seeds.start, seeds.stop]
     switch = training.steps if training.sam_steps is None else training.sam_steps
     _deliver(result, {"mechanism": figures.mechanism(found.rows(), switch)}, settings, out, "mechanism", as_json)

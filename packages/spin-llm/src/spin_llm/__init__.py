@@ -7,13 +7,14 @@ if TYPE_CHECKING:
     from spin_llm.config import Optimization, SPINConfig, preset
     from spin_llm.docstrings import docstring_examples
     from spin_llm.evaluation import Evaluation, compare_paired, evaluate_player
+    from spin_llm.iteration import Iteration
     from spin_llm.losses import contraction_factor, dpo_loss, geometric_mixture, spin_loss, spin_margins
     from spin_llm.models import Lora, add_lora, load_model, save_model
     from spin_llm.packing import PackedBatch, pack
     from spin_llm.records import Example, read_examples
     from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
     from spin_llm.sampling import Response, Sampler, sample_responses
-    from spin_llm.self_play import Iteration, SelfPlay
+    from spin_llm.self_play import SelfPlay
     from spin_llm.sequence_logprobs import Scoring, scoring_of, sequence_logprobs
     from spin_llm.supervised import fine_tune, prefer
     from spin_llm.trainer import SPINTrainer
@@ -22,13 +23,14 @@ _MODULES = {
     "config": ("Optimization", "SPINConfig", "preset"),
     "docstrings": ("docstring_examples",),
     "evaluation": ("Evaluation", "compare_paired", "evaluate_player"),
+    "iteration": ("Iteration",),
     "losses": ("contraction_factor", "dpo_loss", "geometric_mixture", "spin_loss", "spin_margins"),
     "models": ("Lora", "add_lora", "load_model", "save_model"),
     "packing": ("PackedBatch", "pack"),
     "records": ("Example", "read_examples"),
     "rendering": ("Renderer", "TokenLimits", "Tokens", "tokenize"),
     "sampling": ("Response", "Sampler", "sample_responses"),
-    "self_play": ("Iteration", "SelfPlay"),
+    "self_play": ("SelfPlay",),
     "sequence_logprobs": ("Scoring", "scoring_of", "sequence_logprobs"),
     "supervised": ("fine_tune", "prefer"),
     "trainer": ("SPINTrainer",),

@@ -31,6 +31,9 @@ class Optimization:
         gradient_checkpointing: recompute activations in the backward pass.
         precision: float32, or bfloat16 autocast.
         save_steps: steps between states that a killed run goes on from.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     optim: Optim = "rmsprop"
@@ -79,16 +82,21 @@ class SPINConfig:
         mix_previous: from the second iteration on, train also on the previous one's pairs, scored anew.
         base_weight: share of the model before self-play in the opponent (geometric mixture); 0 is plain SPIN.
         length_normalize: mean instead of sum of token log-probabilities; not the paper's.
-        skip_identical: leave out forward passes of pairs whose two responses are equal; the gradient is the same.
+        skip_identical: count pairs of equal responses without computing them: their loss is l(0), their gradient 0.
         optimization: of every iteration.
         sampler: of the opponent's responses.
+        engine: what draws them: the model itself, or vllm.
         limits: token lengths.
         lora: rank 0 trains all weights.
         template: a format string with `{prompt}`; the tokenizer's chat template by default.
         generation_template: another one for sampling, which breaks the theory; only to repeat the official runs.
         kl_limit: nats a response that KL(p_t || p) may reach before a warning.
         stop_when_indistinguishable: end early where held-out accuracy is within its error of 1/2.
+        stop_when_worse: end early where held-out NLL rose by more than two standard errors (paired).
         seed: of the order of the data, of every sample, and of LoRA's start.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     iterations: int = 4
@@ -100,12 +108,14 @@ class SPINConfig:
     skip_identical: bool = True
     optimization: Optimization = field(default_factory=Optimization)
     sampler: Sampler = field(default_factory=Sampler)
+    engine: Literal["model", "vllm"] = "model"
     limits: TokenLimits = field(default_factory=TokenLimits)
     lora: Lora = field(default_factory=lambda: Lora(rank=0))
     template: str | None = None
     generation_template: str | None = None
     kl_limit: float = 10.0
     stop_when_indistinguishable: bool = False
+    stop_when_worse: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -121,6 +131,8 @@ class SPINConfig:
             values = self.beta if name == "beta" else self.optimization.learning_rate
             if len(values) > max(self.iterations, 1) and values not in (PAPER_BETA, PAPER_RATES):
                 raise InputError(f"{name} has {len(values)} values for {self.iterations} iterations")
+        if self.engine not in ("model", "vllm"):
+            raise InputError(f"engine must be model or vllm, got {self.engine!r}")
         if not 0 <= self.base_weight < 1:
             raise InputError(f"base_weight must be in [0, 1), got {self.base_weight:g}")
         if self.base_weight and self.loss_type == "nce":
@@ -141,7 +153,12 @@ def of_iteration(values: list[float], iteration: int) -> float:
 
 
 def preset(name: Preset) -> SPINConfig:
-    """`paper`: the published settings; `official`: the authors' scripts'; `small`: for a 135M model on CPUs."""
+    """`paper`: the published settings (row length 2048 is our reading); `official`: the authors' scripts'; `small`: a
+    135M model on CPUs.
+
+    Raises:
+        InputError: for another name.
+    """
     if name == "paper":
         return SPINConfig(optimization=Optimization(precision="bfloat16"), limits=TokenLimits(2048, 1024))
     if name == "official":

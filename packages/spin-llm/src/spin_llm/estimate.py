@@ -42,7 +42,8 @@ def estimate_cost(model: nn.Module, examples: Sequence[Tokens], config: SPINConf
     trained_tokens = row * sum(pairs) * config.optimization.num_train_epochs
     scored_tokens = row * sum(pairs)
     backward = 4 if trained == weights else 2
-    flops = 2.0 * weights * (config.iterations * sampled + scored_tokens) + (2.0 + backward) * weights * trained_tokens
+    read = sampled + sum(len(example.prompt) for example in examples)
+    flops = 2.0 * weights * (config.iterations * read + scored_tokens) + (2.0 + backward) * weights * trained_tokens
     moments = {"adamw": 2, "adam": 2, "rmsprop": 1}[config.optimization.optim]
     memory = 4 * weights + 4 * trained * (1 + moments) + 4 * 2**24
     hours = flops / _flops_a_second(device) / 3600

@@ -11,6 +11,7 @@ from shared_core.errors import InputError
 from torch import nn
 
 from spin_llm.generation import Engine, model_engine, response_seed
+from spin_llm.objectives import TIE
 from spin_llm.opponent import score_responses
 from spin_llm.rendering import Tokenizer, Tokens
 from spin_llm.sampling import Response, Sampler, sampling_batches
@@ -30,6 +31,7 @@ class Evaluation:
         real_logprob: log p(y|x), nats.
         sample: token ids of the first sample to each prompt.
         sample_logprob: log p(y'|x) of it.
+        texts: all samples to each prompt, decoded.
     """
 
     prompts: list[str]
@@ -37,6 +39,7 @@ class Evaluation:
     real_logprob: list[float]
     sample: list[list[int]]
     sample_logprob: list[float]
+    texts: list[list[str]] = field(default_factory=list)
     means: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,11 +100,12 @@ def evaluate_player(
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    texts = [[text(response.ids) for response in group] for group in groups]
     values = {
         "nll_per_token": [-score[0] / len(example.real) for example, score in zip(examples, scores, strict=True)],
         "rouge_l": [
-            statistics.mean(rouge_l(text(example.real), text(response.ids)) for response in group)
-            for example, group in zip(examples, groups, strict=True)
+            statistics.mean(rouge_l(text(example.real), sample) for sample in group)
+            for example, group in zip(examples, texts, strict=True)
         ],
         "finished": [statistics.mean(float(response.finished) for response in group) for group in groups],
         "tokens": [statistics.mean(len(response.ids) for response in group) for group in groups],
@@ -112,6 +116,7 @@ def evaluate_player(
         [score[0] for score in scores],
         [group[0].ids for group in groups],
         [score[1] for score in scores],
+        texts,
     )
 
 
@@ -128,7 +133,7 @@ def discrimination(
     rows = zip(scores, opponent.real_logprob, opponent.sample_logprob, strict=True)
     for (real, generated), before_real, before_generated in rows:
         margin = (real - before_real) - (generated - before_generated)
-        hits.append(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0)
+        hits.append(0.5 if abs(margin) < TIE else float(margin > 0))
     return mean_and_error(hits)
 
 

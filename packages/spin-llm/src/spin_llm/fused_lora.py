@@ -13,13 +13,17 @@ class FusedLoraLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The adapted layer."""
-        name = self._plain_adapter(x, args, kwargs)
+        name = self.plain_adapter(x, args, kwargs)
         if name is None:
             return super().forward(x, *args, **kwargs)
-        down, up, base = self.lora_A[name].weight, self.lora_B[name].weight, self.base_layer
-        return _LoraProduct.apply(x, base.weight, base.bias, down, up, self.scaling[name])
+        return _LoraProduct.apply(x, *self.product(name))
 
-    def _plain_adapter(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def product(self, name: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float]:
+        """W, b, A, B and s of an adapter."""
+        base: Any = self.base_layer
+        return base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]  # type: ignore[return-value] # module attributes
+
+    def plain_adapter(self, x: Tensor, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str | None:
         """The one active adapter, where nothing but the plain formula is asked for."""
         if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None

@@ -1,6 +1,7 @@
 """The opponent's responses to all prompts, written batch by batch: a killed run goes on at the same batch."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ def generate_pairs(
     if accelerator is not None:
         accelerator.wait_for_everyone()
     if (folder / FILE).exists():
+        if rank == 0:  # a kill may have come before they were removed
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
         return read_pairs(folder / FILE)
     asked = prompts if prompts is not None else [example.prompt for example in examples]
     batches = sampling_batches(asked, sampler.batch_size)
@@ -129,10 +132,15 @@ def read_pairs(path: Path) -> list[GeneratedPair]:
         InputError: naming file and line.
     """
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            pairs.append(GeneratedPair(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as error:
+            pair = GeneratedPair(**json.loads(line))
+            for name in ("prompt", "real", "generated"):
+                ids = getattr(pair, name)
+                if not isinstance(ids, list) or not ids or any(type(token) is not int for token in ids):
+                    raise TypeError(f"{name} is no list of token ids")
+            pairs.append(pair)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
             raise InputError(f"{path}, line {number}: not a generated pair ({error})") from error
     return pairs
 

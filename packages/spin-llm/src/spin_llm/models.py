@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from shared_core.errors import InputError
 from shared_core.files import naming
 from torch import nn
@@ -30,6 +32,9 @@ class Lora:
         rank: of the update of each adapted layer.
         alpha: the update is scaled by alpha / rank.
         targets: names of the adapted layers; all linear ones by default.
+
+    Raises:
+        InputError: for a negative rank.
     """
 
     rank: int = 16
@@ -77,8 +82,10 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[
             raise InputError(f"{name} is a file; give a model's folder, a hub id or a .gguf file")
         if Path(name).is_dir() and not (Path(name) / "config.json").exists():
             raise InputError(f"{name} holds neither config.json nor adapter_config.json: it is no model's folder")
-        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder)
-    model = _loading(name, AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, use_safetensors=True, **options)
+        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder, trust_remote_code=False)
+    # said, because transformers would otherwise ask on a terminal whether to run code from the checkpoint
+    options |= {"trust_remote_code": False, "use_safetensors": True}
+    model = _loading(name, AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, **options)
     return model.eval(), tokenizer
 
 
@@ -86,31 +93,42 @@ def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenize
     from peft import PeftConfig, PeftModel
 
     from spin_llm.fused_lora import fuse_lora
+    from spin_llm.gated_mlp import fuse_mlps
 
+    if not (folder / "adapter_model.safetensors").exists():
+        raise InputError(f"{folder} holds no adapter_model.safetensors; other formats may run code and are not read")
     base = _loading(str(folder), PeftConfig.from_pretrained, str(folder)).base_model_name_or_path
     if not base:
         raise InputError(f"{folder}/adapter_config.json names no base model")
     model, tokenizer = load_model(base, dtype)
-    adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
-    return fuse_lora(adapted).eval(), tokenizer
+    with quiet_peft():
+        adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
+    return fuse_mlps(fuse_lora(adapted)).eval(), tokenizer
 
 
 def _loading(name: str, load: Any, *given: Any, **options: Any) -> Any:
     try:
         return load(*given, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
 
 
 def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.Module:
-    """Wrap a model in a LoRA adapter that is trained while the weights stay; rank 0 returns it with all trained."""
+    """Wrap a model in a LoRA adapter that is trained while the weights stay; rank 0 returns it with all trained.
+
+    A model that comes with an adapter goes on training that one; with rank 0 it is merged in.
+
+    Raises:
+        InputError: for targets that the model does not have.
+    """
     if lora.rank == 0:
-        return model.requires_grad_(True)
+        return (_merged(model) if hasattr(model, "peft_config") else model).requires_grad_(True)
     if hasattr(model, "peft_config"):
         return model
     from peft import LoraConfig, get_peft_model
 
     from spin_llm.fused_lora import fuse_lora
+    from spin_llm.gated_mlp import fuse_mlps
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -123,12 +141,22 @@ def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.
             base_model_name_or_path=base or None,
         )
         try:
-            adapted = get_peft_model(model, config)
+            with quiet_peft():
+                adapted = get_peft_model(model, config)
         except ValueError as error:
             raise InputError(f"lora.targets {lora.targets}: {' '.join(str(error).split())[:200]}") from error
     if base:
         adapted.peft_config["default"].base_model_name_or_path = base
-    return fuse_lora(adapted).eval()
+    return fuse_mlps(fuse_lora(adapted)).eval()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without peft's warnings: of an attribute that it still reads, and of a base that we name as the user did."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", ".*base_model_name_or_path. was renamed", UserWarning)
+        yield
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -159,8 +187,10 @@ def save_model(
     """
     if merge and hasattr(model, "merge_adapter"):
         model = _merged(model)
+    # peft would look the base model up on the hub, to see whether its vocabulary has grown
+    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     with atomic_folder(folder) as aside:
-        model.save_pretrained(aside, state_dict=weights)  # type: ignore[operator] # both libraries have it
+        model.save_pretrained(aside, state_dict=weights, **options)  # type: ignore[operator] # both libraries have it
         tokenizer.save_pretrained(aside)
 
 
@@ -238,6 +268,19 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 def pad_id(tokenizer: Tokenizer) -> int:
     """A token to fill rows with; masks come from lengths, so that it may well be the end token."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def check_vocabulary(model: nn.Module, rows: Sequence[Sequence[int]], what: str) -> None:
+    """Refuse token ids that a model does not have.
+
+    Raises:
+        InputError: naming the first and the size of the vocabulary.
+    """
+    size = model.get_input_embeddings().num_embeddings  # type: ignore[operator] # transformers' models have it
+    for row in rows:
+        wrong = next((token for token in row if not 0 <= token < size), None)
+        if wrong is not None:
+            raise InputError(f"{what} has the token id {wrong}, and the model's are 0 .. {size - 1}")
 
 
 def check_context(model: nn.Module, lengths: Sequence[int], what: str) -> None:

@@ -1,6 +1,6 @@
 """SPIN, SFT and DPO as objectives of the shared training loop, with what each reports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from spin_llm.losses import LINK_AT_ZERO, LossType, dpo_loss, geometric_mixture, spin_loss
 from spin_llm.optimization import Objective
 from spin_llm.packing import TokenIds
+
+TIE = 1e-3  # nats; sums of some hundred float32 log-probabilities are not exacter
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def spin_objective(
                 "rewards/real": rewards[:, 0],
                 "rewards/generated": rewards[:, 1],
                 "rewards/margins": margins,
-                "rewards/accuracies": (margins > 0).float() + 0.5 * (margins == 0).float(),
+                "rewards/accuracies": accuracy(margins / beta),
                 "logps/real": logprobs[:, 0].detach(),
                 "logps/generated": logprobs[:, 1].detach(),
                 "nll_gain": gain[:, 0],
@@ -97,6 +99,12 @@ def spin_objective(
         return losses, values
 
     return objective
+
+
+def accuracy(margins: Float[Tensor, "pair"]) -> Float[Tensor, "pair"]:
+    """1 where a margin is positive, 1/2 where it is 0 to rounding: so it is when player and opponent are the same."""
+    ties = margins.abs() < TIE
+    return torch.where(ties, 0.5, (margins > 0).float())
 
 
 def sft_objective(
@@ -124,15 +132,14 @@ def dpo_objective(beta: float) -> Objective[ScoredPair]:
     return objective
 
 
-def without_identical(pairs: Sequence[ScoredPair], loss_type: LossType) -> tuple[list[ScoredPair], int, float]:
-    """Pairs that have a gradient, how many have none, and the loss of one of those.
+def settled_loss(loss_type: LossType) -> Callable[[ScoredPair], float | None]:
+    """The loss of a pair of equal responses, which is l(0) whatever the player and has no gradient; None for others.
 
-    The bounded variant pulls at each response by itself, so there nothing is left out.
+    The bounded variant pulls at each response by itself, so there nothing is settled.
     """
     if loss_type == "nce":
-        return list(pairs), 0, 0.0
-    different = [pair for pair in pairs if not pair.identical]
-    return different, len(pairs) - len(different), LINK_AT_ZERO[loss_type]
+        return lambda pair: None
+    return lambda pair: LINK_AT_ZERO[loss_type] if pair.identical else None
 
 
 def _references(pairs: Sequence[ScoredPair], like: Tensor) -> tuple[Tensor, Tensor]:

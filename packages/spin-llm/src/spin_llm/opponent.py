@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from spin_llm.packing import TokenIds, pack
 from spin_llm.sequence_logprobs import Scoring, model_dtype, sequence_logprobs
@@ -62,3 +63,33 @@ def score_responses(
                 scores = sequence_logprobs(model, packed, scoring)
         found |= zip(batch, scores.reshape(len(batch), -1).tolist(), strict=True)
     return [found[index] for index in range(len(prompts))]
+
+
+def score_pairs(
+    model: nn.Module, pairs: Sequence[Any], scoring: Scoring, accelerator: Any, pad_id: int, rows: int
+) -> Float[Tensor, "pair 2"]:
+    """log p(y|x) and log p(y'|x) of every pair in nats, float64: every process scores its share, and all get all.
+
+    Args:
+        model: the frozen player.
+        pairs: with `prompt`, `real` and `generated`.
+        scoring: what the model allows.
+        accelerator: accelerate's.
+        pad_id: fills rows up.
+        rows: pairs a forward pass.
+    """
+    world, rank = accelerator.num_processes, accelerator.process_index
+    mine = pairs[rank::world]
+    found = torch.zeros(len(pairs), 2, dtype=torch.float64, device=accelerator.device)
+    if mine:
+        scores = score_responses(
+            model,
+            [pair.prompt for pair in mine],
+            [[pair.real, pair.generated] for pair in mine],
+            scoring,
+            pad_id=pad_id,
+            rows=rows,
+            autocast=accelerator.autocast,
+        )
+        found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
+    return accelerator.reduce(found, reduction="sum").cpu()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spin_llm.config import Optimization
 from spin_llm.packing import PackedBatch, TokenIds, pack
 from spin_llm.sequence_logprobs import Scoring, model_dtype, sequence_logprobs
-from spin_llm.training_state import full_weights, load_state, save_state
+from spin_llm.training_state import configure_deepspeed, full_weights, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ def train(
     report: Callable[[Step], None] | None = None,
     finish: Callable[[dict[str, Tensor] | None], None] | None = None,
     label: str = "training",
+    settled: Callable[[ItemT], float | None] = lambda item: None,
 ) -> int:
     """Minimise the mean of an objective over items, in place, and return the number of steps.
 
@@ -100,6 +101,7 @@ def train(
         report: called after every step on the main process.
         finish: called at the end on the main process, with the gathered weights where they are sharded, else None.
         label: for the progress line.
+        settled: loss of an item whose gradient is 0 whatever the weights, so that it counts without being computed.
 
     Raises:
         RunError: if loss or gradient is not finite; the weights are then those of the last good step.
@@ -107,8 +109,9 @@ def train(
     total = steps_of(len(items), settings)
     optimizer = make_optimizer(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[operator] # transformers and peft have it
+        _recompute_activations(model)
         model.train()  # transformers checkpoints in training mode only; dropout is off all the same
+    configure_deepspeed(accelerator, settings.per_device_train_batch_size, settings.max_grad_norm)
     scorer, optimizer = accelerator.prepare(ResponseScorer(model, scoring), optimizer)
     done = load_state(state, scorer, optimizer) if state is not None and state.exists() else 0
     planned = steps_of(len(items), settings, settings.schedule_epochs or settings.num_train_epochs)
@@ -117,7 +120,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate[0] * rate_factor(number, planned, settings.warmup_ratio)
         batch = [items[index] for index in batch_indices(number, len(items), settings.train_batch_size, seed)]
-        metrics = _step(scorer, optimizer, batch, objective, settings, accelerator, pad_id, pack_dtype, number)
+        metrics = _step(scorer, optimizer, batch, objective, settings, accelerator, pad_id, pack_dtype, number, settled)
         if report is not None and accelerator.is_main_process:
             report(Step(number + 1, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]}))
         if state is not None and ((number + 1) % settings.save_steps == 0 or number + 1 == total):
@@ -142,9 +145,12 @@ def _step(
     pad_id: int,
     dtype: torch.dtype,
     number: int,
+    settled: Callable[[ItemT], float | None] = lambda item: None,
 ) -> dict[str, float]:
     """One update from a global batch; every process takes every n-th item of it, longest first."""
-    mine = _share(batch, accelerator)
+    known = [loss for item in batch if (loss := settled(item)) is not None]
+    computed = [item for item in batch if settled(item) is None]
+    mine = _share(computed, accelerator) or [(batch[0], 0.0)]
     micro = [
         mine[start : start + settings.per_device_train_batch_size]
         for start in range(0, len(mine), settings.per_device_train_batch_size)
@@ -161,6 +167,7 @@ def _step(
             dtype,
         ).to(accelerator.device)
         last = index + 1 == len(micro)
+        accelerator.sync_gradients = last  # DeepSpeed's engine takes a step where this is true
         with nullcontext() if last else accelerator.no_sync(scorer):
             logprobs = scorer(rows).reshape(len(items), -1)
             losses, values = objective(logprobs, items)
@@ -171,8 +178,10 @@ def _step(
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + (value.detach() * weights).sum()
     names = sorted(sums)
     totals = accelerator.reduce(torch.stack([sums[name].float() for name in names]), reduction="sum")
-    metrics = dict(zip(names, (totals / len(batch)).tolist(), strict=True))
+    metrics = dict(zip(names, (totals / max(1, len(computed))).tolist(), strict=True))
+    metrics["loss"] = (metrics["loss"] * len(computed) + sum(known)) / len(batch)
     norm = accelerator.clip_grad_norm_(scorer.parameters(), settings.max_grad_norm or math.inf)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded weights have a sharded norm
     metrics["grad_norm"] = float(norm) if norm is not None else math.nan
     if not math.isfinite(metrics["loss"]) or (norm is not None and not math.isfinite(metrics["grad_norm"])):
         raise RunError(
@@ -215,6 +224,12 @@ def rate_factor(step: int, total: int, warmup_ratio: float) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return (total - step) / (total - warmup)
+
+
+def _recompute_activations(model: Any) -> None:
+    """By the name that newer versions of transformers have for it, where it is there: they warn of the old one."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:

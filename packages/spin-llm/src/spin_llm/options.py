@@ -31,8 +31,9 @@ def configure(name: Preset, **given: Any) -> SPINConfig:
         (groups[group] if group else own)[field] = value
     if "iterations" in own:
         # a preset's list for more iterations than are wanted is cut, its last value goes on for more
-        own.setdefault("beta", config.beta[: own["iterations"]])
-        groups["optimization"].setdefault("learning_rate", config.optimization.learning_rate[: own["iterations"]])
+        count = max(1, own["iterations"])
+        own.setdefault("beta", config.beta[:count])
+        groups["optimization"].setdefault("learning_rate", config.optimization.learning_rate[:count])
     changed = {group: replace(getattr(config, group), **values) for group, values in groups.items() if values}
     return replace(config, **own, **changed)
 

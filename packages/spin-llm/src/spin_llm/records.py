@@ -57,6 +57,8 @@ def read_examples(path: str | Path, turns: Turns = "first", skip_bad: bool = Fal
     for number, row in enumerate(_rows(path), start=1):
         where = f"{path}, record {number}"
         try:
+            if isinstance(row, InputError):
+                raise row
             example = example_of(row, where, turns)
             if example.id in ids:
                 raise InputError(f"{where}: id {example.id!r} stands there twice")
@@ -183,6 +185,7 @@ def _message(item: Any, where: str) -> Message:
 
 
 def _rows(path: Path) -> Iterator[Any]:
+    """Records; in place of one that cannot be read, what is wrong with it."""
     if path.is_dir():
         yield from _arrow_folder(path)
     elif path.suffix == ".parquet":
@@ -206,8 +209,8 @@ def _jsonl(path: Path) -> Iterator[Any]:
             if line.strip():
                 try:
                     yield json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+                except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                    yield InputError(f"{path}, line {number}: not JSON ({error})")  # the lines after it can be read
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -218,8 +221,10 @@ def _parquet(path: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from error
+    except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        if not path.exists():
+            raise
+        raise InputError(f"{path} is not a parquet file, or not a whole one: {str(error).splitlines()[0]}") from error
 
 
 def _arrow_folder(path: Path) -> Iterator[Any]:
@@ -234,5 +239,5 @@ def _arrow_folder(path: Path) -> Iterator[Any]:
             with pyarrow.memory_map(str(file)) as source:
                 for batch in pyarrow.ipc.open_stream(source):
                     yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
+        except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file} is not an arrow stream: {str(error).splitlines()[0]}") from error

@@ -23,6 +23,9 @@ class TokenLimits:
     Args:
         max_length: tokens of prompt and response; the response is cut on the right, and then has no end token.
         max_prompt_length: tokens of the prompt; it is cut on the left first.
+
+    Raises:
+        InputError: if no room is left for a response.
     """
 
     max_length: int = 1024

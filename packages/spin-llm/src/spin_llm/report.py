@@ -1,5 +1,6 @@
 """The report of a run: `report.md` and its figures."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from shared_core.run_folder import read_json
 
 from spin_llm.config import SPINConfig
 from spin_llm.evaluation import METRICS, Evaluation, compare_paired
+from spin_llm.iteration import Iteration
 from spin_llm.losses import LINK_AT_ZERO
-from spin_llm.self_play import Iteration
 
 LABELS = {
     "nll_per_token": "NLL per token of the real response (nats)",
@@ -43,10 +44,24 @@ def write_report(folder: Path, config: SPINConfig, iterations: Sequence[Iteratio
     _save(folder / "figures" / "training.png", _training(folder, config, iterations))
     if (folder / "start.json").exists():
         players = _players(folder, iterations)
-        lines += ["", *_table(players), "", "![evaluation](figures/evaluation.png)"]
+        lines += [
+            "",
+            *_table(players),
+            "",
+            f"Held-out responses are most likely under: {best_player(folder, iterations)}.",
+        ]
+        lines += ["", "![evaluation](figures/evaluation.png)"]
         _save(folder / "figures" / "evaluation.png", _evaluation(players))
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return folder / "report.md"
+
+
+def best_player(folder: Path, iterations: Sequence[Iteration]) -> str | None:
+    """`start` or `iteration K`: under whom held-out responses are most likely; None where nothing was held out."""
+    if not (folder / "start.json").exists():
+        return None
+    players = _players(folder, iterations)
+    return min(players, key=lambda name: players[name].means["nll_per_token"]["mean"])
 
 
 def _players(folder: Path, iterations: Sequence[Iteration]) -> dict[str, Evaluation]:
@@ -91,7 +106,7 @@ def _training(folder: Path, config: SPINConfig, iterations: Sequence[Iteration])
         axes.set_title(title)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", framealpha=0.6)
     level = LINK_AT_ZERO.get(config.loss_type)
     axes = figure.axes[0]
     if level is not None:
@@ -110,7 +125,8 @@ def _evaluation(players: dict[str, Evaluation]) -> Any:
         means = [found.means[metric] for found in players.values()]
         axes.errorbar(range(len(means)), [m["mean"] for m in means], [m["error"] for m in means], marker="o", capsize=3)
         axes.set_xticks(range(len(means)), ["start", *map(str, range(len(means) - 1))])
-        axes.set(title=metric, xlabel="iteration")
+        axes.set_title(textwrap.fill(LABELS[metric], 28), fontsize=10)
+        axes.set_xlabel("iteration (bars: standard error)", fontsize=9)
         axes.grid(alpha=0.3)
     return figure
 

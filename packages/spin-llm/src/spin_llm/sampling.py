@@ -14,7 +14,8 @@ from shared_core.errors import InputError, RunError
 from torch import Tensor, nn
 
 from spin_llm.packing import TokenIds
-from spin_llm.sequence_logprobs import unwrap_peft
+
+LEAVING = 8  # finished rows leave a batch when they are an eighth of it
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Sampler:
         top_k: so many tokens; 0 keeps all.
         max_new_tokens: a response is cut there, and then has no end token.
         batch_size: responses drawn together.
+
+    Raises:
+        InputError: for a value out of its range, naming it.
     """
 
     temperature: float = 1.0
@@ -111,25 +115,30 @@ def sample_batch(
     """Draw responses to a few prompts of similar length in one left-padded batch; finished rows leave it."""
     if any(not len(prompt) for prompt in prompts):
         raise InputError("a prompt is empty")
-    state = _Decoding.start(model, prompts)
+    from spin_llm.decoding import Decoding
+
+    state = Decoding(model, prompts)
     uniforms = torch.stack([_uniforms(seed, sampler.max_new_tokens) for seed in seeds])
     responses = [Response([], 0.0, False) for _ in prompts]
     ends = torch.tensor(list(end_ids))
-    rows = torch.arange(len(prompts))
+    rows = torch.arange(len(prompts))  # those still in the batch, finished ones among them
     for step in range(sampler.max_new_tokens):
         logits = state.logits.float() if state.logits.dtype in (torch.float16, torch.bfloat16) else state.logits
         tokens, logprobs = draw(logits, sampler, uniforms[rows, step].to(logits.device))
         for row, token, logprob in zip(rows.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
-            responses[row].ids.append(token)
-            responses[row].logprob += logprob
-        ended = torch.isin(tokens.cpu(), ends)
-        for row in rows[ended].tolist():
+            if not responses[row].finished:
+                responses[row].ids.append(token)
+                responses[row].logprob += logprob
+        for row in rows[torch.isin(tokens.cpu(), ends)].tolist():
             responses[row].finished = True
-        open_ = (~ended).nonzero()[:, 0]
-        if not len(open_) or step + 1 == sampler.max_new_tokens:
+        open_ = torch.tensor([not responses[row].finished for row in rows.tolist()])
+        if not open_.any() or step + 1 == sampler.max_new_tokens:
             break
-        rows = rows[open_]
-        state.advance(tokens, open_ if len(open_) < len(ended) else None)
+        # leaving copies the cache of those that stay
+        leave = LEAVING * int((~open_).sum()) >= len(rows)
+        keep = open_.nonzero()[:, 0] if leave else None
+        rows = rows[keep] if keep is not None else rows
+        state.advance(tokens, keep)
     return responses
 
 
@@ -169,47 +178,3 @@ def _truncated(logits: Float[Tensor, "row vocab"], sampler: Sampler) -> Float[Te
 
 def _uniforms(seed: int, count: int) -> Float[Tensor, "token"]:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed % 2**63), dtype=torch.float64)
-
-
-class _Decoding:
-    """The key-value cache of the rows that are not finished, and the logits of their next token."""
-
-    def __init__(self, model: nn.Module, mask: Tensor) -> None:
-        from transformers import DynamicCache
-
-        self.model = unwrap_peft(model)
-        self.mask = mask
-        self.cache = DynamicCache(config=self.model.config)
-        self.logits = mask  # replaced by the first call
-
-    @classmethod
-    def start(cls, model: nn.Module, prompts: Sequence[TokenIds]) -> "_Decoding":
-        width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = torch.tensor(prompt), 1
-        device = next(model.parameters()).device
-        state = cls(model, mask.to(device))
-        state._forward(ids.to(device), (state.mask.cumsum(1) - 1).clamp_(min=0))
-        return state
-
-    def advance(self, tokens: Tensor, keep: Tensor | None) -> None:
-        """Append a token to every row, after dropping all rows but `keep`."""
-        if keep is not None:
-            keep = keep.to(tokens.device)
-            tokens, self.mask = tokens[keep], self.mask[keep]
-            self.cache.batch_select_indices(keep)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        self._forward(tokens[:, None], self.mask.sum(1, keepdim=True) - 1)
-
-    def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        found = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.logits = found.logits[:, -1]

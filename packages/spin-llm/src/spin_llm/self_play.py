@@ -6,7 +6,7 @@ goes on where it was, and on a CPU ends at the same weights to the bit.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +21,20 @@ from torch import Tensor, nn
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
 from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
+from spin_llm.fingerprints import check_same_run
 from spin_llm.generation import FILE, Engine, GeneratedPair, generate_pairs, model_engine, read_pairs
+from spin_llm.iteration import Iteration, check_stop_rules, is_indistinguishable, is_worse
 from spin_llm.losses import contraction_factor
 from spin_llm.models import disable_dropout, fingerprint, pad_id, restore_player, save_model
-from spin_llm.objectives import ScoredPair, spin_objective, without_identical
-from spin_llm.opponent import score_responses
+from spin_llm.objectives import ScoredPair, settled_loss, spin_objective
+from spin_llm.opponent import score_pairs
 from spin_llm.optimization import Step, train
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.sequence_logprobs import Scoring, scoring_of
 from spin_llm.training_state import is_sharded, saved_step
+from spin_llm.vllm_engine import vllm_opponent
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Iteration:
-    """What one iteration came to.
-
-    Args:
-        number: the paper's t, from 0.
-        pairs: trained on, the previous iteration's included.
-        identical: among them, pairs whose two responses are equal.
-        first: metrics of the first step; its loss is l(0).
-        last: metrics of the last step.
-        evaluation: means and errors on held-out prompts.
-        accuracy: on held-out prompts, of telling real responses from the opponent's.
-    """
-
-    number: int
-    pairs: int
-    identical: int
-    first: dict[str, float]
-    last: dict[str, float]
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    accuracy: dict[str, float] = field(default_factory=dict)
 
 
 class SelfPlay:
@@ -77,6 +57,10 @@ class SelfPlay:
         after: called with each finished `Iteration`.
         accelerator: accelerate's; made by default.
         reload: loads a saved player; needed where the weights are sharded over processes.
+        generation_prompts: token ids to sample from in place of the examples' prompts, to repeat the official runs.
+
+    Raises:
+        InputError: for no examples.
     """
 
     def __init__(
@@ -97,6 +81,7 @@ class SelfPlay:
     ) -> None:
         if not examples:
             raise InputError("self-play needs examples, got none")
+        check_stop_rules(config, held_out)
         self.accelerator = accelerator or make_accelerator(config)
         self.model = model.to(self.accelerator.device)
         disable_dropout(self.model)
@@ -113,20 +98,27 @@ class SelfPlay:
         """Play all iterations, or those that are not done yet.
 
         Raises:
+            InputError: if the folder holds a run of other settings or other data.
             RunError: if numbers are not finite; what was finished is kept.
         """
+        check_same_run(self.out, self.config, self.examples, self.held_out, self.accelerator.is_main_process)
         done: list[Iteration] = []
-        opponent = self._evaluate(self.out / "start.json")
+        if self.config.base_weight and self.accelerator.is_main_process and not (self.out / "base").exists():
+            save_model(self.model, self.tokenizer, self.out / "base")
+        opponent = self.evaluate(self.out / "start.json")
         for number in range(self.config.iterations):
             result = self._iteration(number, opponent)
-            opponent = self._evaluate(self._folder(number) / "evaluation.json")
+            before, opponent = opponent, self.evaluate(self._folder(number) / "evaluation.json")
             done.append(result)
             if self.after is not None and self.accelerator.is_main_process:
                 self.after(result)
-            if self.config.stop_when_indistinguishable and _indistinguishable(result):
+            if self.config.stop_when_indistinguishable and is_indistinguishable(result):
                 log.warning(
                     "held-out accuracy %.2f: real and generated cannot be told apart, stopping", result.accuracy["mean"]
                 )
+                break
+            if self.config.stop_when_worse and is_worse(opponent, before):
+                log.warning("held-out responses became less likely in iteration %d, stopping", number)
                 break
         return done
 
@@ -136,8 +128,8 @@ class SelfPlay:
 
     def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:
         if (self._folder(number) / "iteration.json").exists():
-            self._become(self._folder(number) / "model")
-            return Iteration(**read_json(self._folder(number) / "iteration.json"))
+            self.become(self._folder(number) / "model")
+            return Iteration.from_json(read_json(self._folder(number) / "iteration.json"))
         current = self._generate(number)
         if self.config.mix_previous and number > 0:
             current = [*current, *read_pairs(self._folder(number - 1) / FILE)]
@@ -149,13 +141,13 @@ class SelfPlay:
         if contraction_factor(beta) > 1:
             log.info("beta %g < 1/2 overshoots if minimised (factor %.3g)", beta, contraction_factor(beta))
         pairs = self._scored(number, current)
-        trained, identical, level = without_identical(pairs, self.config.loss_type)
-        if not self.config.skip_identical:
-            trained, identical = pairs, 0
-        first, last = self._train(number, beta, trained, identical, level)
-        result = Iteration(number, len(pairs), sum(pair.identical for pair in pairs), first, last)
+        first, last = self._train(number, beta, pairs)
+        identical = sum(pair.identical for pair in pairs)
+        if identical == len(pairs):
+            log.warning("iteration %d: every response equals the real one, there is nothing to learn", number)
+        result = Iteration(number, len(pairs), identical, first, last)
         if self.held_out:
-            found = self._evaluate(folder / "evaluation.json")
+            found = self.evaluate(folder / "evaluation.json")
             result.evaluation = found.means if found is not None else {}
             if opponent is not None:
                 result.accuracy = discrimination(self.model, self.held_out, opponent, self.scoring, self.pad)
@@ -166,7 +158,15 @@ class SelfPlay:
         return result
 
     def _generate(self, number: int) -> list[GeneratedPair]:
-        engine = self.engine or model_engine(self.model)
+        if self.engine is not None or self.config.engine == "model" or (self._folder(number) / FILE).exists():
+            return self._draw(number, self.engine or model_engine(self.model), self.accelerator)
+        if self.accelerator.is_main_process:
+            with vllm_opponent(self.model, self.tokenizer, self.out, self.config.optimization.precision) as engine:
+                self._draw(number, engine, None)
+        self.accelerator.wait_for_everyone()
+        return read_pairs(self._folder(number) / FILE)
+
+    def _draw(self, number: int, engine: Engine, accelerator: Any) -> list[GeneratedPair]:
         return generate_pairs(
             engine,
             self.examples,
@@ -174,19 +174,29 @@ class SelfPlay:
             self.end_ids,
             self._folder(number),
             fingerprint(self.model, self.source),
-            _mix(self.config.seed, number),
-            self.accelerator,
+            self.order_seed(number),
+            accelerator,
             self.generation_prompts,
         )
 
     def _scored(self, number: int, rows: list[GeneratedPair]) -> list[ScoredPair]:
         """Pairs, those of the previous iteration included, as this opponent scores them."""
+
+        def scores() -> Tensor:
+            return score_pairs(
+                self.model, rows, self.scoring, self.accelerator, self.pad,
+                self.config.optimization.per_device_train_batch_size,
+            )  # fmt: skip
+
         path = self._folder(number) / "opponent.safetensors"
         if not path.exists():
-            scores = self._scores(rows)
-            tensors = {"opponent": scores}
-            if self.config.base_weight:
-                tensors["base"] = self._base_scores(number, rows, scores)
+            tensors = {"opponent": scores()}
+            if self.config.base_weight and number == 0:
+                tensors["base"] = tensors["opponent"].clone()  # one file must not hold a tensor twice
+            elif self.config.base_weight:
+                self.become(self.out / "base")
+                tensors["base"] = scores()
+                self.become(self._folder(number - 1) / "model")
             if self.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as aside:
@@ -199,49 +209,18 @@ class SelfPlay:
             for row, opponent, base_ in zip(rows, stored["opponent"].tolist(), base.tolist(), strict=True)
         ]
 
-    def _scores(self, rows: Sequence[GeneratedPair]) -> Tensor:
-        """Every process scores its share, and all get all."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = rows[rank::world]
-        found = torch.zeros(len(rows), 2, dtype=torch.float64, device=self.accelerator.device)
-        if mine:
-            scores = score_responses(
-                self.model,
-                [row.prompt for row in mine],
-                [[row.real, row.generated] for row in mine],
-                self.scoring,
-                pad_id=self.pad,
-                rows=self.config.optimization.per_device_train_batch_size,
-                autocast=self.accelerator.autocast,
-            )
-            found[rank::world] = torch.tensor(scores, dtype=torch.float64, device=found.device)
-        return self.accelerator.reduce(found, reduction="sum").cpu()
-
-    def _base_scores(self, number: int, rows: Sequence[GeneratedPair], scores: Tensor) -> Tensor:
-        """log p_0 of the same responses: of the model as it was before self-play."""
-        if number == 0:
-            return scores.clone()  # one file must not hold a tensor twice
-        self._become(self.out / "base")
-        base = self._scores(rows)
-        self._become(self._folder(number - 1) / "model")
-        return base
-
     def _train(
-        self, number: int, beta: float, pairs: Sequence[ScoredPair], identical: int, level: float
+        self, number: int, beta: float, pairs: Sequence[ScoredPair]
     ) -> tuple[dict[str, float], dict[str, float]]:
         folder, config = self._folder(number), self.config
         main = self.accelerator.is_main_process
         metrics = MetricsLog(folder / "metrics.jsonl")
-        if not (folder / "model").exists() and pairs:
-            if number == 0 and config.base_weight and main and not (self.out / "base").exists():
-                save_model(self.model, self.tokenizer, self.out / "base")
+        if not (folder / "model").exists():
             state = folder / "state.safetensors"
             watch = Watch(beta, config.kl_limit)
-            share = len(pairs) / (len(pairs) + identical)
+            skipped = {"settled": settled_loss(config.loss_type)} if config.skip_identical else {}
 
             def report(step: Step) -> None:
-                # what was left out has loss l(0): told, so that the objective is that over all pairs
-                step.metrics["loss"] = share * step.metrics["loss"] + (1 - share) * level
                 watch(step)
                 metrics.write(step.number, **step.metrics)
 
@@ -258,22 +237,24 @@ class SelfPlay:
                 self.scoring,
                 self.accelerator,
                 pad_id=self.pad,
-                seed=_mix(config.seed, number),
+                seed=self.order_seed(number),
                 state=state,
                 report=report,
                 finish=finish,
                 label=f"iteration {number}",
+                **skipped,
             )
-        elif main and not (folder / "model").exists():
-            log.warning("iteration %d: every response equals the real one, nothing to train on", number)
-            save_model(self.model, self.tokenizer, folder / "model")
         self.accelerator.wait_for_everyone()
-        self._become(folder / "model")
+        self.become(folder / "model")
         rows = metrics.read()
         return (_without_step(rows[0]), _without_step(rows[-1])) if rows else ({}, {})
 
-    def _become(self, folder: Path) -> None:
-        """Take the weights of a saved player."""
+    def become(self, folder: Path) -> None:
+        """Take the weights of a saved player.
+
+        Raises:
+            InputError: if the weights are sharded and there is no `reload`.
+        """
         if is_sharded(self.accelerator):
             if self.reload is None:
                 raise InputError("weights sharded over processes need `reload`, which loads a saved player")
@@ -283,11 +264,13 @@ class SelfPlay:
         else:
             restore_player(self.model, folder)
 
-    def _evaluate(self, path: Path) -> Evaluation | None:
+    def evaluate(self, path: Path) -> Evaluation | None:
         """The current player on held-out prompts, once."""
         if not self.held_out:
             return None
-        if not path.exists():
+        missing = not path.exists()
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if missing:
             found = evaluate_player(
                 self.model,
                 self.tokenizer,
@@ -304,6 +287,10 @@ class SelfPlay:
             self.accelerator.wait_for_everyone()
         return Evaluation.from_json(read_json(path))
 
+    def order_seed(self, number: int) -> int:
+        """Of an iteration's samples and the order of its pairs."""
+        return self.config.seed * 1009 + number
+
     def _folder(self, number: int) -> Path:
         return self.out / f"iter_{number}"
 
@@ -318,12 +305,3 @@ def make_accelerator(config: SPINConfig, cpu: bool = False) -> Any:
 
 def _without_step(row: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "step"}
-
-
-def _indistinguishable(result: Iteration) -> bool:
-    accuracy = result.accuracy
-    return bool(accuracy) and abs(accuracy["mean"] - 0.5) <= accuracy["error"]
-
-
-def _mix(seed: int, iteration: int) -> int:
-    return seed * 1009 + iteration

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spin_llm.causal_blocks import register
 from spin_llm.packing import PackedBatch, TokenIds, pack
 from spin_llm.token_logprobs import logits_logprobs, token_logprobs
 
@@ -97,11 +98,20 @@ def scoring_of(model: nn.Module, pad_id: int = 0) -> Scoring:
         share = not _has_windows(model) and _same(
             lambda: scores(Scoring(share_prompt=True, split_head=split)), plain, model, "one row a prompt"
         )
+        if share:
+            _attend_by_blocks(model)
     finally:
         model.train(was_training)
     found = Scoring(share_prompt=share, split_head=split)
     log.info("scoring: %s, %s", "prompts shared" if share else "one row a response", "head apart" if split else "whole")
     return found
+
+
+def _attend_by_blocks(model: nn.Module) -> None:
+    """On a CPU, spare the masked half of the attention where the model takes transformers' common kernel."""
+    config = unwrap_peft(model).config.get_text_config()
+    if next(model.parameters()).device.type == "cpu" and getattr(config, "_attn_implementation", None) == "sdpa":
+        config._attn_implementation = register()
 
 
 def _same(score: Any, plain: Tensor, model: nn.Module, what: str) -> bool:

@@ -37,10 +37,7 @@ def load_examples(
         random.Random(seed).shuffle(examples)
         return examples, [module_of(example) for example in examples]
     reading = read_examples(source, turns, skip_bad)
-    for line in reading.skipped[:5]:
-        log.warning("skipped: %s", line)
-    if reading.skipped:
-        log.warning("skipped %d of %d records", len(reading.skipped), len(reading.skipped) + len(reading.examples))
+    _tell(reading.skipped, len(reading.skipped) + len(reading.examples))
     return reading.examples, [example.id for example in reading.examples]
 
 
@@ -70,12 +67,15 @@ def load_data(
     Raises:
         InputError: naming file, record and field, or the option that leaves nothing.
     """
+    for name, value in (("limit", limit), ("held_out", held_out)):
+        if value is not None and value < 0:
+            raise InputError(f"{name} must be 0 or more, got {value}")
     examples, groups = load_examples(source, turns, skip_bad, config.seed)
     renderer = Renderer(tokenizer, config.template)
     test, rest = split_examples(examples, held_out, groups)
     chosen, test = rest[:limit] if limit is not None else rest, test[:held_out]
     if not chosen:
-        raise InputError(f"held_out {held_out} and limit {limit} leave none of {len(examples)} examples to train on")
+        raise InputError(f"held_out {held_out} and limit {limit} leave none of {len(examples)} examples")
     train, held = (_tokens(part, renderer, config, skip_bad) for part in (chosen, test))
     for what in ("train", "held-out"):
         part = train if what == "train" else held
@@ -87,13 +87,33 @@ def load_data(
     return Data(train, held, [*chosen, *test])
 
 
-def _tokens(examples: Sequence[Example], renderer: Renderer, config: SPINConfig, skip_bad: bool) -> list[Tokens]:
-    found = []
+def render_examples(
+    examples: Sequence[Example], renderer: Renderer, skip_bad: bool = False
+) -> list[tuple[Example, list[int], list[int]]]:
+    """Each example with the token ids of its prompt and its response.
+
+    Raises:
+        InputError: for the first example that the template cannot render, unless such are to be skipped.
+    """
+    found, skipped = [], []
     for example in examples:
         try:
-            found.append(cut(example.id, *renderer.pair(example), config.limits))
+            found.append((example, *renderer.pair(example)))
         except InputError as error:
             if not skip_bad:
                 raise
-            log.warning("skipped: %s", error)
+            skipped.append(str(error))
+    _tell(skipped, len(examples))
     return found
+
+
+def _tell(skipped: Sequence[str], total: int) -> None:
+    for line in skipped[:5]:
+        log.warning("skipped: %s", line)
+    if skipped:
+        log.warning("skipped %d of %d records", len(skipped), total)
+
+
+def _tokens(examples: Sequence[Example], renderer: Renderer, config: SPINConfig, skip_bad: bool) -> list[Tokens]:
+    rendered = render_examples(examples, renderer, skip_bad)
+    return [cut(example.id, prompt, real, config.limits) for example, prompt, real in rendered]

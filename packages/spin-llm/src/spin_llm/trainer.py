@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from spin_llm.config import SPINConfig
+from spin_llm.iteration import Iteration
 from spin_llm.models import Lora, add_lora, load_model
 from spin_llm.records import Turns, example_of
 from spin_llm.rendering import Renderer, Tokenizer, Tokens, tokenize
-from spin_llm.self_play import Iteration, SelfPlay
+from spin_llm.self_play import SelfPlay
 
 
 class SPINTrainer:
@@ -33,6 +34,7 @@ class SPINTrainer:
 
     Raises:
         InputError: for an unusable record, naming it and its field.
+        TypeError: for a live model without its tokenizer.
     """
 
     def __init__(

@@ -15,11 +15,16 @@ WEIGHT, MOMENT = "weight/", "moment/"
 
 
 def save_state(path: Path, model: nn.Module, optimizer: Any, step: int, accelerator: Any) -> None:
-    """Write what a killed training goes on from; sharded weights are gathered, frozen ones left out."""
+    """Write what a killed training goes on from; sharded weights are gathered, frozen ones left out.
+
+    DeepSpeed keeps its moments in formats of its own, so nothing is written: a killed training begins anew.
+    """
+    if is_deepspeed(accelerator):
+        return
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, found = get_state_dict(model, _plain(optimizer), options=options)
-    moments: Any = found["state"]  # name of a weight -> name of a moment -> value
-    if accelerator.is_main_process:
+    if accelerator.is_main_process:  # gathered weights and moments are there only
+        moments: Any = found["state"]  # name of a weight -> name of a moment -> value
         tensors: dict[str, Any] = {WEIGHT + name: value for name, value in weights.items()}
         for name, values in moments.items():
             tensors |= {f"{MOMENT}{name}/{key}": torch.as_tensor(value) for key, value in values.items()}
@@ -71,9 +76,25 @@ def saved_step(path: Path) -> int:
         return int((file.metadata() or {}).get("step", 0))
 
 
+def is_deepspeed(accelerator: Any) -> bool:
+    """Whether DeepSpeed's engine holds the weights."""
+    return _kind(accelerator) == "DEEPSPEED"
+
+
+def configure_deepspeed(accelerator: Any, batch_size: int, max_grad_norm: float) -> None:
+    """Tell DeepSpeed what it would otherwise read off a data loader, and that it is to clip; nothing for others."""
+    if is_deepspeed(accelerator):
+        wanted = accelerator.state.deepspeed_plugin.deepspeed_config
+        wanted |= {"train_micro_batch_size_per_gpu": batch_size, "gradient_clipping": max_grad_norm}
+
+
+def _kind(accelerator: Any) -> str:
+    return str(getattr(accelerator.distributed_type, "value", "NO"))
+
+
 def is_sharded(accelerator: Any) -> bool:
     """Whether each process holds a part of the weights only."""
-    return str(getattr(accelerator.distributed_type, "value", "NO")) in ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+    return _kind(accelerator) in ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 def full_weights(scorer: nn.Module, accelerator: Any) -> dict[str, torch.Tensor] | None:

@@ -76,6 +76,7 @@ def plan(
     grid: Grid = "exp_const",
     out: str | None = None,
     json: bool = False,
+    device: str = "auto",
 ) -> None:
     """T, N and network calls for a target KL, by the exact law or by a certificate.
 
@@ -92,10 +93,11 @@ def plan(
         grid: constant, exp_const or optimal.
         out: run folder for result.json, rows.csv and figures.
         json: print JSON instead of a table.
+        device: auto, cpu, cuda or cuda:N; for the exact laws of --data.
     """
     from ctmc_bounds.verbs import work
 
-    work.plan(data, S, d, eps, delta, tv, T, by, samplers, grid, out, json)
+    work.plan(data, S, d, eps, delta, tv, T, by, samplers, grid, out, json, device)
 
 
 def schedule(

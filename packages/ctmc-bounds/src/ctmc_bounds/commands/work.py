@@ -5,7 +5,6 @@ from ctmc_bounds.commands.choices import Envelope, Grid, Init, Inner, Sampler, S
 
 def sample(
     n: int = 1000,
-    save: str | None = None,
     data: str = "mix:d=6",
     sampler: Sampler = "paper",
     T: float = 6.0,
@@ -30,7 +29,6 @@ def sample(
 
     Args:
         n: how many.
-        save: file for the samples, .npy (integers, (n, d)) or .csv.
         data: KIND:key=value,... (mix, ising, two-point, cat4, ramps, curie-weiss, product, markov, hmm, random,
             digits), or a file: .npy, .npz or .json law, .csv or .npy samples (FILE:S=3).
         sampler: paper, uniformization, midpoint, thinning, euler, reject, ordinal, first_jump, tweedie, theta_*.
@@ -48,7 +46,8 @@ def sample(
         inner: kernel inside the theta schemes.
         envelope: lambda_k of uniformization.
         seed: of draws and of the score noise.
-        out: run folder for result.json, rows.csv and figures.
+        out: file for the samples, .npy (integers, (n, d)) or .csv; or run folder for samples.npy, result.json,
+            rows.csv and figures.
         json: print JSON instead of a table.
         device: auto, cpu, cuda or cuda:N.
     """
@@ -56,7 +55,7 @@ def sample(
     from ctmc_bounds.verbs import work
     from ctmc_bounds.verbs.problem import Problem
 
-    work.sample(Problem.of(options), n, save, out, json)
+    work.sample(Problem.of(options), n, out, json)
 
 
 def verify(
@@ -94,8 +93,8 @@ def train(
     width: int = 128,
     layers: int = 2,
     steps: int = 4000,
-    batch: int = 256,
-    lr: float = 0.003,
+    batch_size: int = 256,
+    learning_rate: float = 0.003,
     T: float = 6.0,
     delta: float = 0.01,
     seed: int = 0,
@@ -110,8 +109,8 @@ def train(
         width: hidden units.
         layers: hidden layers.
         steps: Adam steps.
-        batch: draws per step.
-        lr: first learning rate.
+        batch_size: draws per step.
+        learning_rate: of the first step; falls to 0 along a cosine.
         T: noise level at which sampling starts.
         delta: smallest noise level, above 0.
         seed: of weights and draws.
@@ -122,7 +121,8 @@ def train(
     from ctmc_bounds.cavity_network import Training
     from ctmc_bounds.verbs import work
 
-    work.train(data, width, layers, Training(steps, batch, lr, T, delta, seed), out, device, json)
+    training = Training(steps, batch_size, learning_rate, T, delta, seed)
+    work.train(data, width, layers, training, out, device, json)
 
 
 def reproduce(

@@ -279,7 +279,11 @@ class Tweedie(StateFrozen):
     origin: ClassVar[str] = "SEDD's analytic sampler, arXiv 2310.16834"
 
     def kernel(self, score: Kernel, x: Tensor, t: float, h: float, notes: dict[str, Any]) -> Kernel:
-        """w(a) of `score_to_posterior` over a step h: s~_c K_h(c, x)."""
+        """w(a) of `score_to_posterior` over a step h: s~_c K_h(c, x).
+
+        Raises:
+            InputError: with `strict`, for an estimate that gives a negative probability.
+        """
         result = score_to_posterior(score, x, h)
         worst = float(result.min())
         if worst < -ZERO_SLACK:

@@ -48,7 +48,12 @@ class Thinning(Sampler):
     def sample(
         self, n: int, score: Score, generator: torch.Generator | None = None, init: Init | Tensor = "uniform"
     ) -> Samples:
-        """See `Sampler.sample`; every candidate is a call."""
+        """See `Sampler.sample`; every candidate is a call.
+
+        Raises:
+            InputError: for delta = 0.
+            EnvelopeError: if the score is above what the envelope allows (never cut off).
+        """
         T, delta = self.schedule.T, self.schedule.delta
         if delta == 0:
             raise InputError("delta = 0 with sampler thinning: its envelope d/(e^t - 1) has no integral down to 0; "

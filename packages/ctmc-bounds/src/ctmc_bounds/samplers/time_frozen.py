@@ -201,7 +201,12 @@ class Uniformization(TimeFrozen):
     def sample(
         self, n: int, score: Score, generator: torch.Generator | None = None, init: Init | Tensor = "uniform"
     ) -> Samples:
-        """See `Sampler.sample`; `notes` counts candidates, and envelopes that were raised, per sample."""
+        """See `Sampler.sample`; `notes` counts candidates, and envelopes that were raised, per sample.
+
+        Raises:
+            InputError: for another envelope.
+            EnvelopeError: if an estimated exit rate exceeds the analytic lambda.
+        """
         if self.envelope not in ("analytic", "max", "adaptive"):
             raise InputError(f"envelope {self.envelope!r} must be analytic, max or adaptive")
         x = first_tokens(n, score, self.schedule.T, generator, init)

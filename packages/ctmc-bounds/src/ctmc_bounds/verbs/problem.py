@@ -66,10 +66,7 @@ class Problem:
     def data_law(self, **changes: Any) -> DataLaw:
         """The law; `changes` replace keys of its description."""
         check_seed(self.seed)
-        device = resolve_device(self.device)
-        if device.type == "mps":
-            raise InputError("device 'mps' has no float64, in which laws are computed; use cpu or cuda")
-        return read_data(self.data, device, **changes)
+        return law_on(self.data, self.device, **changes)
 
     def estimator(self, data: DataLaw) -> ScoreEstimator | None:
         """None for the exact score; else the network, and the errors asked for on top, and clipping."""
@@ -105,6 +102,18 @@ class Problem:
         elif chosen == "uniformization":
             options["envelope"] = self.envelope
         return make_sampler(chosen, schedule, **options)
+
+
+def law_on(data: str, device: str, **changes: Any) -> DataLaw:
+    """The law that `data` describes, on `device`.
+
+    Raises:
+        InputError: for a device without float64, or a description that cannot be read.
+    """
+    chosen = resolve_device(device)
+    if chosen.type == "mps":
+        raise InputError("device 'mps' has no float64, in which laws are computed; use cpu or cuda")
+    return read_data(data, chosen, **changes)
 
 
 def calls_notes(problem: Problem, samplers: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared_core.device import resolve_device
 from shared_core.errors import InputError
 from shared_core.files import atomic_path, write_text
 
@@ -27,15 +26,14 @@ from ctmc_bounds.planner import make_schedule, plan_steps, stopping_for
 from ctmc_bounds.samplers import Samples, TimeFrozen, Uniformization, noised
 from ctmc_bounds.samplers.base import check_support
 from ctmc_bounds.spaces import EnumeratedSpace
-from ctmc_bounds.spec import read_data
-from ctmc_bounds.verbs.problem import Problem, check_samplers
+from ctmc_bounds.verbs.problem import Problem, check_samplers, law_on
 
 log = logging.getLogger(__name__)
 
 
 def plan(
     data: str | None, S: int | None, d: int | None, eps: float, delta: float | None, tv: float | None, T: float | None,
-    by: Any, samplers: list[str], grid: Any, out: str | None, as_json: bool,
+    by: Any, samplers: list[str], grid: Any, out: str | None, as_json: bool, device: str,
 ) -> None:  # fmt: skip
     """Steps and calls for a target error."""
     check_samplers(samplers)
@@ -48,7 +46,7 @@ def plan(
         raise InputError(
             f"--delta {delta}, --tv {tv}: give one of them (tv: the distance that early stopping may cost)"
         )
-    law = None if data is None else read_data(data)
+    law = None if data is None else law_on(data, device)
     ctmc = law.ctmc if law is not None else UniformCTMC(S or 0, d or 0)
     stop = stopping_for(ctmc, tv) if delta is None and tv is not None else float(delta or 0)
     settings = {"data": data, "S": S, "d": d, "eps": eps, "delta": stop, "T": T, "by": by, "samplers": samplers}
@@ -88,26 +86,35 @@ def schedule(problem: Problem, optimal: bool, out: str | None, as_json: bool) ->
         emit("schedule", result, {"schedule": figures.schedule_figure(curves, density)}, folder, as_json)
 
 
-def sample(problem: Problem, n: int, save: str | None, out: str | None, as_json: bool) -> None:
-    """Draws of a sampler."""
-    if save is not None and (Path(save).suffix not in (".npy", ".csv") or Path(save).is_dir()):
-        raise InputError(f"--save {save}: give the name of a file that ends in .npy or .csv")
-    with run_folder("sample", problem.settings() | {"n": n}, out) as folder:
+def sample(problem: Problem, n: int, out: str | None, as_json: bool) -> None:
+    """Draws of a sampler, into a run folder or only a file of tokens."""
+    file = _samples_file(out)
+    with run_folder("sample", problem.settings() | {"n": n}, None if file else out) as folder:
         data = problem.data_law()
         found, name = _drawn(problem, data, n)
         tokens = found.tokens.cpu().numpy()
-        if save is not None:
-            _write_tokens(Path(save), tokens)
+        if file is not None:
+            _write_tokens(file, tokens)
         row = {"sampler": name, "n": n, "calls": found.calls, "jumps": found.jumps,
                "evaluations": found.evaluations, **found.notes}  # fmt: skip
-        targets = [*([save] if save else []), *([f"{out}/samples.npy"] if out else [])]
-        notes = [f"written to {target}" for target in targets] or ["nothing saved: give --save FILE.npy or --out DIR"]
+        saved = f"written to {file or f'{out}/samples.npy'}"
+        notes = [saved if out else "nothing saved: give --out FILE.npy, --out FILE.csv or --out DIR"]
         shares = {str(i): {f"token {c}": float((tokens[:, i] == c).mean()) for c in range(data.S)}
                   for i in range(min(data.d, 16))}  # fmt: skip
         picture = figures.bars_figure(shares, "share", f"{n} draws: tokens by position", log_y=False)
         result = {"data": problem.data, "mean_token": float(tokens.mean()), "rows": [row], "notes": notes}
         emit("sample", result, {"tokens": picture}, folder, as_json,
              lambda path: _write_tokens(path / "samples.npy", tokens))  # fmt: skip
+
+
+def _samples_file(out: str | None) -> Path | None:
+    """The file that `out` names; None where it is a run folder."""
+    path = Path(out or "")
+    if path.is_dir() or not path.suffix[1:].isalpha():
+        return None
+    if path.suffix not in (".npy", ".csv"):
+        raise InputError(f"--out {out}: give a folder, or the name of a file that ends in .npy or .csv")
+    return path
 
 
 def _drawn(problem: Problem, data: DataLaw, n: int) -> tuple[Samples, str]:
@@ -153,7 +160,7 @@ def verify(problem: Problem, out: str | None, as_json: bool) -> int:
 def train(data: str, width: int, layers: int, training: Training, out: str, device: str, as_json: bool) -> None:
     """Train a cavity network on a law; its score entropy at three noise levels."""
     settings = {"data": data, "width": width, "layers": layers, **asdict(training)}
-    law = read_data(data, resolve_device(device))
+    law = law_on(data, device)
     shape = NetworkShape(law.S, law.d, width, layers)
     with run_folder("train", settings, out) as folder:
         assert folder is not None

@@ -51,7 +51,7 @@ def read_table(path: Path, wanted: Sequence[str], text: Sequence[str] = ()) -> I
     parquet = path.suffix == ".parquet"
     try:
         yield from _parquet_pieces(path, found, text) if parquet else _csv_pieces(path, found, names)
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
+    except (pa.ArrowInvalid, OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {_plain(error, path)}") from error
 
 
@@ -67,7 +67,7 @@ def header(path: Path) -> list[str]:
         else:
             with _open_csv(path, None) as reader:
                 names = reader.schema.names
-    except (pa.ArrowInvalid, OSError, EOFError, StopIteration) as error:
+    except (pa.ArrowInvalid, OSError, EOFError, StopIteration, UnicodeDecodeError) as error:
         if not path.exists():
             raise InputError(f"{path}: no such file") from error
         raise InputError(f"{path}: {_plain(error, path)}") from error

@@ -28,8 +28,9 @@ from d3pm_ehr.reproduce.shared import (
 from d3pm_ehr.utility import disease_tasks, scores
 
 TRIED = (
-    "Settings of D3PM from 6 configurations (kernel, lr, steps, evidence) and lr of the Gaussian from 2, on seed 100 "
-    "of the embedded law, which is not reported; all have the same width and number of steps."
+    "Settings of D3PM from 6 configurations (kernel, learning rate, steps, evidence) and learning rate of the "
+    "Gaussian from 2, on seed 100 of the embedded law, which is not reported; all have the same width and number of "
+    "steps."
 )
 SMALL = 1000
 
@@ -200,7 +201,9 @@ def _same_rows(context: Context, source: Source, seed: int, few: Cohort) -> Coho
 
     config = config_of(context, seed)
     steps = context.at(30, 300, 2000)
-    config = replace(config, training=replace(config.training, steps=steps, every=max(1, steps // 6), patience=2))
+    config = replace(
+        config, training=replace(config.training, steps=steps, checkpoint_every=max(1, steps // 6), patience=2)
+    )
     cut = len(few) * 4 // 5
     model = EHRD3PM(config, str(context.device)).fit(few.take(np.arange(cut)), few.take(np.arange(cut, len(few))))
     return model.sample(len(data_of(context, source, seed).reference), seed=seed)

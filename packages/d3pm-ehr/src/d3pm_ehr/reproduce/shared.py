@@ -106,9 +106,9 @@ def config_of(context: Context, seed: int) -> GeneratorConfig:
     """Settings chosen on seed 100, which is not reported."""
     steps = context.at(40, 800, 20_000)
     return GeneratorConfig(
-        Diffusion(timesteps=context.at(6, 30, 50)),
+        Diffusion(num_steps=context.at(6, 30, 50)),
         Network(width=context.at(32, 128, 512)),
-        Training(steps=steps, every=steps, lr=context.at(4e-3, 4e-3, 1e-3)),
+        Training(steps=steps, checkpoint_every=steps, learning_rate=context.at(4e-3, 4e-3, 1e-3)),
         context.seed * 1000 + seed,
     )
 
@@ -130,7 +130,7 @@ def records_of(context: Context, source: Source, seed: int) -> dict[str, Cohort]
         data, number = data_of(context, source, seed), context.seed * 1000 + seed
         count, steps = len(data.reference), config_of(context, seed).training.steps
         width = config_of(context, seed).network.width
-        gaussian = GaussianDiffusion(width=width, steps=steps, lr=1e-3, seed=number).fit(data.train)
+        gaussian = GaussianDiffusion(width=width, steps=steps, learning_rate=1e-3, seed=number).fit(data.train)
         gan = MedGAN(pretrain=steps // 4, steps=3 * steps // 4, seed=number).fit(data.train)
         return {
             REAL: data.other,

@@ -25,7 +25,7 @@ from d3pm_ehr.formats.writers import OutFormat, check_destination, write_records
 from d3pm_ehr.generator import EHRD3PM
 from d3pm_ehr.guidance_table import DEFINITIONS, guidance_report, strengths
 from d3pm_ehr.training import TrainingState
-from d3pm_ehr.verbs.shown import print_table
+from d3pm_ehr.verbs.shown import print_json, print_table
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +100,16 @@ def _split(cohort: Cohort) -> tuple[Cohort, Cohort | None]:
     return training, tuning if len(tuning) else None
 
 
-def guide(model: str, data: str, condition: str, steps: int, seed: int, device: str) -> None:
+def guide(model: str, data: str, condition: str, steps: int, seed: int, device: str, as_json: bool) -> None:
     """Train the classifier of a condition and keep it with the model."""
     check_seed(seed)
     generator = EHRD3PM.from_pretrained(model, device)
     training, _ = _split(align(load_cohort(data), generator.vocabulary))
     generator.fit_classifier(condition, training, steps=steps, seed=seed)
     generator.save(model)
+    if as_json:
+        print_json({"model": model, "condition": condition, "steps": steps, "classifiers": list(generator.classifiers)})
+        return
     print(
         f"{model}: classifier for {condition!r} trained; sample with --condition {condition!r} "
         "--guidance.method classifier"
@@ -114,7 +117,14 @@ def guide(model: str, data: str, condition: str, steps: int, seed: int, device: 
 
 
 def sample(
-    model: str, n: int, out: str, format: OutFormat, options: dict[str, Any], drop_empty: bool, device: str
+    model: str,
+    n: int,
+    out: str,
+    format: OutFormat,
+    options: dict[str, Any],
+    drop_empty: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Draw records and write them as they come."""
     check_seed(options["seed"])
@@ -140,6 +150,10 @@ def sample(
             raise RunError(f"{left} of {n} records are missing after {20 * n} draws: nearly all draws have no code")
 
     written = write_records(generator.vocabulary, counted(), out, format)
+    if as_json:
+        key = "left_out_without_a_code" if drop_empty else "without_a_code"
+        print_json({"out": out, "records": written, key: empty[0]})
+        return
     what = "left out" if drop_empty else "among them"
     print(f"{out}: {written} records ({empty[0]} without a code {what})")
 
@@ -202,7 +216,9 @@ def sweep(
     )
 
 
-def baseline(data: str, name: BaselineName, n: int, out: str, format: OutFormat, steps: int, seed: int) -> None:
+def baseline(
+    data: str, name: BaselineName, n: int, out: str, format: OutFormat, steps: int, seed: int, as_json: bool
+) -> None:
     """Fit a baseline on the train split and write its records."""
     check_seed(seed)
     if n < 1 or steps < 1:
@@ -211,4 +227,7 @@ def baseline(data: str, name: BaselineName, n: int, out: str, format: OutFormat,
     training, _ = _split(load_cohort(data))
     made = make_baseline(name, steps=steps, seed=seed).fit(training).sample(n, seed)
     written = write_records(made.vocabulary, made.tokens().split(4096), out, format)
+    if as_json:
+        print_json({"out": out, "records": written, "baseline": name})
+        return
     print(f"{out}: {written} records of {name}")

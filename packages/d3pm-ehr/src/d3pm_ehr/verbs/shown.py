@@ -1,6 +1,16 @@
-"""Tables on stdout."""
+"""What a verb prints: tables, or JSON."""
 
 from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(values: Any) -> None:
+    """Print plain data as JSON on stdout."""
+    import json
+
+    from shared_core.files import jsonable
+
+    print(json.dumps(jsonable(values), indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

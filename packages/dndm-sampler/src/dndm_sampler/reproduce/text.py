@@ -28,7 +28,7 @@ def _model(context: Context, noise: Any, seed: int) -> nn.Module:
 
         config = TrainConfig(
             noise=noise,
-            num_steps=context.at(5, 800, 4000),
+            steps=context.at(5, 800, 4000),
             width=context.at(32, 64, 256),
             learning_rate=context.at(3e-3, 1.2e-2, 3e-3),
             max_characters=context.at(100_000, 1_000_000, None),

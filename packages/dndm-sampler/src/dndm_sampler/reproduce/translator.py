@@ -33,9 +33,7 @@ def _translator(context: Context, seed: int) -> Translator:
     def make() -> Translator:
         from dndm_sampler.training import train_translation
 
-        config = TrainConfig(
-            num_steps=_updates(context), batch_size=64, width=context.at(16, 64, 64), learning_rate=1e-3
-        )
+        config = TrainConfig(steps=_updates(context), batch_size=64, width=context.at(16, 64, 64), learning_rate=1e-3)
         out = context.folder.path / "training" / f"translation-{seed}"
         model = train_translation(out, config, 10 * context.seed + seed + 1, context.device)
         assert isinstance(model, Translator)

@@ -46,7 +46,7 @@ def few_tasks(context: Context) -> Measurement:
         problem = make_problem(kind, d)
         start = float(excess_risk(problem, 0 * problem.eigenvalues, CONTEXT))
         step = theorem_step(problem, CONTEXT)
-        found = tasks_needed(problem, CONTEXT, start / 2, step_size=step, most=10**8)
+        found = tasks_needed(problem, CONTEXT, start / 2, learning_rate=step, most=10**8)
         shares[kind] = found.tasks / d**2
     holds = max(shares["power:2"], shares["exp"]) <= 0.1 and shares["iso"] > 1
     note = f"d = {d}, N = {CONTEXT}, gamma_0 = 0.1 / (tr H tr Htil), exact expectation, one configuration."

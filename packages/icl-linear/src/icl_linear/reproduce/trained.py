@@ -65,7 +65,7 @@ def runs_on_the_curve(context: Context) -> Measurement:
 def _trained(problem: Problem, training: Training, context: Context) -> nn.Module:
     model = make_model(problem.d, training).to(context.device)
     optimizer = make_optimizer(model, training)
-    return train_module(model, optimizer, problem, training, context.device, every=training.steps)
+    return train_module(model, optimizer, problem, training, context.device, checkpoint_every=training.steps)
 
 
 def _optimum(problem: Problem, length: int, context: Context) -> LinearAttention:
@@ -95,7 +95,7 @@ def full_weights(context: Context) -> Measurement:
     at_n, beyond = [], []
     for seed in range(context.at(1, 3, 3)):
         training = Training(
-            model="full", context=length, steps=context.at(30, 1000, 5000), batch=128, lr=0.03,
+            model="full", context=length, steps=context.at(30, 1000, 5000), batch_size=128, learning_rate=0.03,
             schedule="poly:0.25", seed=context.seed * 1000 + seed,
         )  # fmt: skip
         model = _trained(problem, training, context)
@@ -135,7 +135,8 @@ def gpt2_near_bayes(context: Context) -> Measurement:
     rows: list[list[Evaluation]] = []
     for seed in range(context.at(1, 3, 3)):
         training = Training(
-            model="gpt2", context=length, steps=context.at(10, 2000, 20_000), batch=context.at(64, 256, 256), lr=0.005,
+            model="gpt2", context=length, steps=context.at(10, 2000, 20_000), batch_size=context.at(64, 256, 256),
+            learning_rate=0.005,
             schedule="linear", loss="all", layers=2, width=context.at(32, 32, 128), heads=2, max_context=4 * length,
             seed=context.seed * 1000 + seed,
         )  # fmt: skip

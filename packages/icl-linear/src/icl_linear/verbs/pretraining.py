@@ -46,7 +46,7 @@ DRAWN_AT_ONCE = 20_000_000  # numbers
 
 
 def train_gamma(
-    problem: Problem, training: Training, runs: int, every: int, folder: RunFolder, device: torch.device
+    problem: Problem, training: Training, runs: int, checkpoint_every: int, folder: RunFolder, device: torch.device
 ) -> tuple[Float[Tensor, "runs d d"], list[dict[str, Any]]]:
     """The paper's one-pass SGD on Gamma, `runs` at once, beside its exact expectation; resumes at a checkpoint.
 
@@ -65,18 +65,20 @@ def train_gamma(
         log.info("resuming %s at step %d of %d", folder.path, done, training.steps)
     folder.metrics.rewind(done)
     problem = problem.to(device)
-    for start in progress(range(done, training.steps, every), "pretraining"):
-        end = min(start + every, training.steps)
+    for start in progress(range(done, training.steps, checkpoint_every), "pretraining"):
+        end = min(start + checkpoint_every, training.steps)
         generator = torch.Generator(device).manual_seed(mix(training.seed, start))
         # so many steps at a time that the tasks drawn for them fit into memory
-        part = max(1, DRAWN_AT_ONCE // (runs * training.batch * problem.d))
+        part = max(1, DRAWN_AT_ONCE // (runs * training.batch_size * problem.d))
         for first in range(start, end, part):
             rates = sizes[first : min(first + part, end)]
-            tasks = _draw(problem, training, runs, len(rates) * training.batch, generator)
-            gamma = run_sgd(gamma, tasks, rates, training.batch)
+            tasks = _draw(problem, training, runs, len(rates) * training.batch_size, generator)
+            gamma = run_sgd(gamma, tasks, rates, training.batch_size)
         excess = excess_risk(problem, problem.to_data(gamma.double()), training.context)
         if not bool(torch.isfinite(excess).all()):
-            raise RunError(f"Gamma is no longer finite at step {end}: lower the step size ({training.lr:g})")
+            raise RunError(
+                f"Gamma is no longer finite at step {end}: lower the learning rate ({training.learning_rate:g})"
+            )
         spread = float(excess.std() / math.sqrt(runs)) if runs > 1 else None
         folder.metrics.write(end, excess=float(excess.mean()), standard_error=spread)
         with atomic_path(path) as aside:
@@ -109,7 +111,7 @@ def train_run(
     problem_settings: dict[str, Any],
     training: Training,
     runs: int,
-    every: int,
+    checkpoint_every: int,
     lengths: list[int],
     prompts: int,
     out: str,
@@ -125,14 +127,14 @@ def train_run(
     lengths = [int(check_length("--test", length)) for length in lengths] or [training.context]
     check_training(training, runs, lengths)
     settings: dict[str, Any] = {"verb": "train", "problem": problem_settings, "training": model_settings(training)}
-    settings |= {"runs": runs, "every": check_count("--every", every), "test": lengths}
+    settings |= {"runs": runs, "checkpoint_every": check_count("--checkpoint-every", checkpoint_every), "test": lengths}
     settings |= {"prompts": check_count("--prompts", prompts, 2)}
     if training.model == "gamma":
-        step_for(problem, training.context, training.lr, training.batch)
+        step_for(problem, training.context, training.learning_rate, training.batch_size)
         if int(os.environ.get("RANK", 0)):
             return
         with RunFolder(Path(out), package=PACKAGE, settings=settings) as folder:
-            gamma, history = train_gamma(problem, training, runs, every, folder, resolved)
+            gamma, history = train_gamma(problem, training, runs, checkpoint_every, folder, resolved)
             with atomic_path(folder.path / "model.safetensors") as aside:
                 save_file({"gamma": gamma.contiguous()}, aside)
             rows = gamma_rows(problem, gamma, training.context, lengths)
@@ -143,14 +145,14 @@ def train_run(
     if accelerator.is_main_process:
         with RunFolder(Path(out), package=PACKAGE, settings=settings) as folder:
             accelerator.wait_for_everyone()  # now the folder is known to be ours, and its checkpoint may be read
-            model = _train_module(problem, training, every, folder.path, folder.metrics, resolved)
+            model = _train_module(problem, training, checkpoint_every, folder.path, folder.metrics, resolved)
             save_checkpoint(folder.path / "model.safetensors", model, step=training.steps)
             rows = module_rows(model, problem, training, lengths, prompts, resolved)
             figure = _loss_figure(problem, training, folder.metrics.read())
             _finish(folder, problem, training, lengths, rows, figure, as_json)
     else:
         accelerator.wait_for_everyone()
-        _train_module(problem, training, every, Path(out), None, resolved)
+        _train_module(problem, training, checkpoint_every, Path(out), None, resolved)
     accelerator.end_training()
 
 
@@ -174,7 +176,12 @@ def _finish(
 
 
 def _train_module(
-    problem: Problem, training: Training, every: int, folder: Path, metrics: MetricsLog | None, device: torch.device
+    problem: Problem,
+    training: Training,
+    checkpoint_every: int,
+    folder: Path,
+    metrics: MetricsLog | None,
+    device: torch.device,
 ) -> nn.Module:
     model = make_model(problem.d, training).to(device)
     optimizer = make_optimizer(model, training)
@@ -191,7 +198,9 @@ def _train_module(
         save_checkpoint(path, model, optimizer, step)
         log.info("step %d of %d: mean squared error %.4f", step, training.steps, 2 * loss)
 
-    return train_module(model, optimizer, problem, training, device, start=done, every=every, after=after)
+    return train_module(
+        model, optimizer, problem, training, device, start=done, checkpoint_every=checkpoint_every, after=after
+    )
 
 
 def _loss_figure(problem: Problem, training: Training, history: list[dict[str, Any]]) -> Figure:
@@ -209,7 +218,9 @@ def _gamma_figure(problem: Problem, training: Training, runs: int, history: list
     points = None
     curves = {}
     if training.pool is None and training.design == "gaussian":
-        run = expected_sgd(problem, training.context, training.schedule_(), batch=training.batch, record=steps)
+        run = expected_sgd(
+            problem, training.context, training.schedule_(), batch_size=training.batch_size, record=steps
+        )
         curves["exact expectation"] = run.excess.tolist()
     if runs > 1:
         half = [1.96 * row["standard_error"] for row in history]
@@ -219,8 +230,8 @@ def _gamma_figure(problem: Problem, training: Training, runs: int, history: list
     return figures.curves_figure(steps, curves, points=points, x="step")
 
 
-def default_rate(problem: Problem, model: str, context: int, batch: int) -> float:
+def default_rate(problem: Problem, model: str, context: int, batch_size: int) -> float:
     """gamma: half the largest stable step; others: what trains them well with Adam."""
     if model == "gamma":
-        return max_stable_step(problem, context, batch) / 2
+        return max_stable_step(problem, context, batch_size) / 2
     return 0.001 if model == "gpt2" else 0.003

@@ -95,8 +95,8 @@ def learning_curve(
     context: int,
     tasks: list[int],
     schedule: str,
-    step: float | None,
-    batch: int,
+    learning_rate: float | None,
+    batch_size: int,
     lengths: list[int],
     runs: int,
     seed: int,
@@ -108,19 +108,19 @@ def learning_curve(
     check_length("--context", context)
     if runs:
         check_count("--runs", runs, least=2)  # one has no standard error
-    gamma0 = step_for(problem, context, step, batch)
+    gamma0 = step_for(problem, context, learning_rate, batch_size)
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
     rows: list[dict[str, Any]] = []
     for steps in sorted({check_count("--tasks", count, least=2) for count in tasks}):
         chosen = make_schedule(schedule, gamma0, steps)
-        run = expected_sgd(problem, context, chosen, batch=batch)
+        run = expected_sgd(problem, context, chosen, batch_size=batch_size)
         bound = task_bound(problem, context, chosen)
         row = {"steps": steps, "excess": float(run.excess[-1]), "of_start": float(run.excess[-1]) / start}
         row |= {"bound": bound.total, "D_eff": bound.effective_dimension}
         row |= {f"risk_M{m}": float(run.excess_at(m)[-1]) + problem.sigma**2 for m in lengths}
         if runs:
             generator = torch.Generator(problem.eigenvalues.device).manual_seed(seed)
-            found = sgd(problem, context, chosen, generator, runs=runs, batch=batch)
+            found = sgd(problem, context, chosen, generator, runs=runs, batch_size=batch_size)
             values = excess_risk(problem, found, context)
             row |= {"sampled": float(values.mean()), "sampled_error": float(values.std() / math.sqrt(runs))}
         rows.append(row)
@@ -137,13 +137,13 @@ def learning_curve(
     result = {
         "d": problem.d,
         "parameters": problem.d**2,
-        "step_size": gamma0,
-        "largest_stable_step": max_stable_step(problem, context, batch),
+        "learning_rate": gamma0,
+        "largest_stable_learning_rate": max_stable_step(problem, context, batch_size),
         "excess_untrained": start,
         "minimal_risk": float(minimal_risk(problem, context)),
         "rows": rows,
         "notes": _scope(problem)
-        + (["the bound is for one task in each step"] if batch > 1 else [])
+        + (["the bound is for one task in each step"] if batch_size > 1 else [])
         + ([HEAVY_TAILS] if runs else []),
     }
     emit("curve", result, settings=settings, figures={"curve": figure}, out=out, as_json=as_json)
@@ -153,7 +153,7 @@ def bound_table(
     problem: Problem,
     context: int,
     tasks: list[int],
-    step: float | None,
+    learning_rate: float | None,
     lengths: list[int],
     settings: dict[str, Any],
     out: str | None,
@@ -161,7 +161,7 @@ def bound_table(
 ) -> None:
     """The bound's terms beside the exact excess risk, and the rates of ridge and attention beside exact risks."""
     check_positive("sigma", problem.sigma)  # the rates divide by it
-    gamma0 = step_for(problem, context, step)
+    gamma0 = step_for(problem, context, learning_rate)
     rows = []
     for steps in sorted({check_count("--tasks", count, least=2) for count in tasks}):
         chosen = make_schedule("geometric", gamma0, steps)
@@ -195,7 +195,7 @@ def bound_table(
     effective = figures.curves_figure(ts, {"D_eff": [row["D_eff"] for row in rows]}, y="effective dimension")
     effective.axes[0].axhline(problem.d**2, color="black", linestyle=":", label="d^2")
     effective.axes[0].legend(fontsize=8)
-    result: dict[str, Any] = {"d": problem.d, "parameters": problem.d**2, "step_size": gamma0, "rows": rows}
+    result: dict[str, Any] = {"d": problem.d, "parameters": problem.d**2, "learning_rate": gamma0, "rows": rows}
     result |= {f"at_length_{m}": value for m, value in at_length.items()} | {"notes": _scope(problem)}
     emit(
         "bound", result, settings=settings, figures={"bound": figure, "dimension": effective}, out=out, as_json=as_json
@@ -208,15 +208,15 @@ def plan_table(
     target: float,
     relative: bool,
     schedule: str,
-    step: float | None,
-    batch: int,
+    learning_rate: float | None,
+    batch_size: int,
     most: int,
     settings: dict[str, Any],
     out: str | None,
     as_json: bool,
 ) -> None:
     """Pretraining tasks that reach a target excess risk."""
-    gamma0 = step_for(problem, context, step, batch)
+    gamma0 = step_for(problem, context, learning_rate, batch_size)
     start = float(excess_risk(problem, 0 * problem.eigenvalues, context))
     if relative and not 0 < target < 1:
         raise InputError(f"--target must be between 0 and 1 as a share of the untrained excess risk, got {target:g}")
@@ -225,8 +225,8 @@ def plan_table(
         context,
         target * (start if relative else 1),
         schedule=schedule,
-        step_size=gamma0,
-        batch=batch,
+        learning_rate=gamma0,
+        batch_size=batch_size,
         most=most,
     )
     rows = [{"steps": steps, "excess": value} for steps, value in found.tried]
@@ -234,7 +234,7 @@ def plan_table(
         [row["steps"] for row in rows], {"exact expectation": [row["excess"] for row in rows]}
     )
     figure.axes[0].axhline(found.target, color="black", linestyle=":", label="target")
-    figure.axes[0].axvline(found.tasks // batch, color="C1", linestyle="--", label=f"{found.tasks} tasks")
+    figure.axes[0].axvline(found.tasks // batch_size, color="C1", linestyle="--", label=f"{found.tasks} tasks")
     figure.axes[0].legend(fontsize=8)
     ridge = bayes_risk(problem, context)
     result = {
@@ -246,7 +246,7 @@ def plan_table(
         "parameters": found.parameters,
         "effective_dimension": found.effective_dimension,
         "bound_there": found.bound,
-        "step_size": found.step_size,
+        "learning_rate": found.learning_rate,
         "risk_reached": found.excess + float(minimal_risk(problem, context)),
         "bayes_risk": ridge.mean,
         "rows": rows,

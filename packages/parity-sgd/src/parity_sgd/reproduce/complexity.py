@@ -28,7 +28,7 @@ def _per_step(context: Context) -> dict[int, tuple[pd.DataFrame, Exponent, int]]
     def make() -> dict[int, tuple[pd.DataFrame, Exponent, int]]:
         found = {}
         for k, ds in sizes.items():
-            table = per_step_batch(k, ds, seeds=context.at(4, 8, 16), seed=shown_seeds(context, 1)[0])
+            table = per_step_batch(k, ds, runs=context.at(4, 8, 16), seed=shown_seeds(context, 1)[0])
             found[k] = (table, fit_exponent(table, k, 8), 8)
         return found
 
@@ -98,7 +98,7 @@ def _end_to_end(context: Context) -> dict[int, tuple[pd.DataFrame, pd.DataFrame,
     def make() -> dict[int, tuple[pd.DataFrame, pd.DataFrame, Exponent, int]]:
         found = {}
         for k, (m, ds) in end_to_end_sizes(context.scale).items():
-            cells = end_to_end_batch(k, ds, width=m, seeds=8, seed=shown_seeds(context, 1)[0])
+            cells = end_to_end_batch(k, ds, width=m, runs=8, seed=shown_seeds(context, 1)[0])
             seeds = smallest_batches(cells)
             found[k] = (seeds, sufficient_batches(cells), fit_exponent(seeds, k, m), m)
         return found

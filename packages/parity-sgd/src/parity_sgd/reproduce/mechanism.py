@@ -66,8 +66,8 @@ def dead_zone(context: Context) -> Measurement:
     on, off = (group["accuracy"].to_numpy() for _, group in study.groupby("variant", sort=False))
     means = table.groupby("variant", sort=False)["accuracy"].mean().round(3).to_dict()
     note = (
-        f"{len(on)} seeds, d = 32, k = 3, m = 96, B = {settings.batch}, T = 60; interval: lowest and highest paired "
-        f"difference; means: {means}"
+        f"{len(on)} seeds, d = 32, k = 3, m = 96, B = {settings.batch_size}, T = 60; interval: lowest and highest "
+        f"paired difference; means: {means}"
     )
     gaps = on - off
     return Measurement(

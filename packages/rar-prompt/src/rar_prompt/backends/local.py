@@ -41,6 +41,9 @@ class LocalModel:
         digest: what tells these weights from others, for the cache key.
         batch_size: most rows at once.
         device: where to compute.
+
+    Raises:
+        InputError: for a batch size below 1.
     """
 
     def __init__(

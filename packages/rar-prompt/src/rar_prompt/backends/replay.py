@@ -29,7 +29,7 @@ class Replay:
             raise InputError(f"replay: there is no {file}")
         self._replies: dict[tuple[str, int], Reply] = {}
         models: set[str] = set()
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
             if not line:
                 continue
             try:
@@ -53,7 +53,11 @@ class Replay:
         return {"replay": self.name, "model": self.name}
 
     async def complete(self, request: Request) -> Reply:
-        """See `Backend.complete`."""
+        """See `Backend.complete`.
+
+        Raises:
+            ProviderError: "missing", where nothing was recorded for the request.
+        """
         messages = _messages([{"role": m.role, "content": m.content} for m in request.messages])
         reply = self._replies.get((messages, request.sample))
         if reply is None:

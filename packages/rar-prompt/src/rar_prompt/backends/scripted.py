@@ -40,7 +40,11 @@ class Scripted:
         return {"scripted": self.name, "model": self.name, "digest": self.digest}
 
     async def complete(self, request: Request) -> Reply:
-        """See `Backend.complete`."""
+        """See `Backend.complete`.
+
+        Raises:
+            ProviderError: "empty", where the script has no text.
+        """
         answer = self.function(request)
         if inspect.isawaitable(answer):
             answer = await answer

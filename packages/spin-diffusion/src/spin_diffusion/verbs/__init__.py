@@ -1,0 +1,1 @@
+"""Signatures of the verbs of `spin-diffusion`."""

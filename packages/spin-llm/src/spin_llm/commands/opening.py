@@ -1,0 +1,43 @@
+"""What every verb begins with: the player, the folder, the settings."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from shared_core.device import check_seed, describe_device, resolve_device
+from shared_core.run_folder import RunFolder
+from torch import nn
+
+from spin_llm.config import SPINConfig
+from spin_llm.models import load_model
+from spin_llm.rendering import Tokenizer
+from spin_llm.self_play import make_accelerator
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened_run(out: str, settings: dict[str, Any], accelerator: Any) -> Iterator[Path]:
+    """The run folder, held by the main process while all work in it."""
+    path = Path(out)
+    if accelerator.is_main_process:
+        with RunFolder(path, package="spin-llm", settings=settings):
+            accelerator.wait_for_everyone()
+            yield path
+    else:
+        accelerator.wait_for_everyone()
+        yield path
+
+
+def player(model: str, config: SPINConfig, device: str) -> tuple[nn.Module, Tokenizer, Any]:
+    """Model, tokenizer and accelerate's view of the processes; the device is checked first."""
+    check_seed(config.seed)
+    where = resolve_device(device)
+    accelerator = make_accelerator(config, cpu=where.type == "cpu")
+    if accelerator.num_processes == 1 and where.type == "cuda":
+        accelerator.state.device = where
+    loaded, tokenizer = load_model(model)
+    log.info("%s on %s, %d process(es)", model, describe_device(accelerator.device), accelerator.num_processes)
+    return loaded, tokenizer, accelerator
