@@ -112,7 +112,7 @@ def first_word_distance(texts: Sequence[Sequence[str]], humans: Sequence[str]) -
     samples = Counter(_first_word(text) for group in texts for text in group)
     real = Counter(map(_first_word, humans))
     ours, theirs = samples.total(), real.total()
-    return 0.5 * sum(abs(samples[word] / ours - real[word] / theirs) for word in samples.keys() | real.keys())
+    return 0.5 * sum(abs(samples[word] / ours - real[word] / theirs) for word in sorted(samples.keys() | real.keys()))
 
 
 def _first_word(text: str) -> str:
