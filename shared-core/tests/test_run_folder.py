@@ -68,6 +68,13 @@ def test_other_settings_are_refused_by_name(run: Path, changes: dict[str, Any], 
     _open(run).close()  # and the refusal released the folder
 
 
+def test_inside_a_group_only_what_differs_is_named(tmp_path: Path) -> None:
+    settings = {"fit": {"epochs": 2, "rho": 0.1}, "seed": 0}
+    RunFolder(tmp_path / "run", package="shared-core", settings=settings).close()
+    with pytest.raises(InputError, match=r"another run: fit\.epochs was 2, is 3; give another"):
+        RunFolder(tmp_path / "run", package="shared-core", settings=settings | {"fit": {"epochs": 3, "rho": 0.1}})
+
+
 def test_a_setting_that_is_gone_is_named(run: Path) -> None:
     fewer = {key: value for key, value in SETTINGS.items() if key != "rate"}
     with pytest.raises(InputError, match="rate was 1e-05, is not set"):

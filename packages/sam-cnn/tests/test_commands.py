@@ -93,6 +93,12 @@ def small_npz(path, classes=3):
 TRAIN = ("--epochs", 4, "--batch-size", 20, "--label-noise", 0.2)
 
 
+def test_a_radius_that_sgd_has_no_use_for_is_said(capsys, tmp_path):
+    options = ("train", "--data", small_npz(tmp_path / "d.npz"), *TRAIN, "--optimizer", "sgd")
+    assert command(*options, "--rho", 0.2, "--out", tmp_path / "run") == 0
+    assert "rho 0.2 is of no use to sgd" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "extra",
     [

@@ -121,6 +121,7 @@ def test_images_are_sampled_to_files_and_only_once(spin: Any, toys: Path, tmp_pa
     before = (tmp_path / "some" / names[0]).stat().st_mtime_ns
     assert spin("sample", "--prompts", "a red circle,a cat", *given, "--out", "some")[0] == 0
     assert (tmp_path / "some" / names[0]).stat().st_mtime_ns == before
+    assert "no such file" in spin("sample", "--prompts", "missing.txt", *given, "--out", "none")[2]
     (tmp_path / "prompts.txt").write_text("a red circle\n\na cat\n")
     assert spin("sample", "--prompts", "prompts.txt", *given, "--out", "file")[0] == 0
     assert (tmp_path / "file" / names[3]).read_bytes() == (tmp_path / "some" / names[3]).read_bytes()

@@ -20,6 +20,12 @@ from spin_llm.tabular import (
 ZERO = torch.zeros(1, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("beta", [0.0, -1.0, math.nan])
+def test_no_contraction_without_a_positive_beta(beta: float) -> None:
+    with pytest.raises(InputError, match="beta must be above 0"):
+        contraction_factor(beta)
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_links_at_zero(link: str) -> None:
     u = torch.zeros((), dtype=torch.float64, requires_grad=True)

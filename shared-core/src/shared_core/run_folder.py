@@ -181,13 +181,16 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path} is not UTF-8 text") from error
 
 
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    keys = sorted({*earlier, *now})
-    return [
-        f"{key} was {earlier.get(key, 'not set')}, is {now.get(key, 'not set')}"
-        for key in keys
-        if earlier.get(key) != now.get(key) or (key in earlier) != (key in now)
-    ]
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A text for each setting that differs; inside groups of settings only what differs there."""
+    found = []
+    for key in sorted({*earlier, *now}):
+        before, after = earlier.get(key, "not set"), now.get(key, "not set")
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after or (key in earlier) != (key in now):
+            found.append(f"{prefix}{key} was {before}, is {after}")
+    return found
 
 
 def installed_version(distribution: str) -> str | None:

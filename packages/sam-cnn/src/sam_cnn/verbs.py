@@ -216,6 +216,8 @@ def train(data: str, label_noise: float, root: str | None, fit: Fit, out: str, d
     check_seed(fit.seed)
     place = resolve_device(device)
     splits = load_splits(data, label_noise, fit.seed, root).to(place)
+    if fit.optimizer == "sgd" and fit.rho is not None:
+        log.warning("rho %g is of no use to sgd, which takes no perturbed step", fit.rho)
     settings = {"verb": "train", "data": data, "label_noise": label_noise, "fit": asdict(fit), "device": place.type}
     model = make_classifier(fit, splits)  # before the folder: what is missing shows before anything is written
     optimizer = make_optimizer(fit, model)

@@ -114,5 +114,10 @@ def contraction_factor(beta: float) -> float:
 
     Below 1 self-play converges, 0 (beta = 1) at once; beta < 1/2 overshoots and diverges unless each iteration is
     stopped far from its minimiser, as the paper's 0.1 with a learning rate of 5e-7 is.
+
+    Raises:
+        InputError: unless beta is above 0.
     """
+    if not beta > 0:
+        raise InputError(f"beta must be above 0, got {beta}")
     return abs(1 - 1 / beta)

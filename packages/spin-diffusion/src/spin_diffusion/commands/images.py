@@ -132,6 +132,8 @@ def _prompts(given: Sequence[str]) -> list[str]:
         if not texts:
             raise InputError(f"{given[0]} holds no prompt")
         return texts
+    if len(given) == 1 and given[0].endswith(".txt"):
+        raise InputError(f"--prompts {given[0]}: there is no such file (a prompt that ends so is one of two or more)")
     if any(not text.strip() for text in given):
         raise InputError("a prompt is empty")
     return list(given)
