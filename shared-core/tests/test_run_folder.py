@@ -50,6 +50,41 @@ def test_equal_settings_resume_and_keep_what_is_there(run: Path) -> None:
     assert (run / "config.yaml").read_bytes() == before
 
 
+def test_without_a_folder_a_run_finds_its_own_or_the_next_free_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+
+    def folder_of(**changes: Any) -> tuple[str, bool]:
+        with RunFolder(None, package="shared-core", settings=SETTINGS | changes) as folder:
+            return str(folder.path), folder.resumed
+
+    first, second = "runs/shared-core-train", "runs/shared-core-train-2"
+    assert folder_of() == (first, False)
+    assert folder_of(seed=1) == (second, False)
+    assert f"{first} holds another run; this one goes into {second}" in caplog.text
+    assert folder_of() == (first, True)
+    assert folder_of(seed=1) == (second, True)
+    Path(first, "config.yaml").write_text("[")  # spoilt: neither taken nor in the way
+    assert folder_of() == ("runs/shared-core-train-3", False)
+    Path("runs/shared-core-train-4").write_text("a file")
+    Path("runs/shared-core-train-5").mkdir()
+    Path("runs/shared-core-train-5/mine.txt").write_text("not of a run")
+    assert folder_of(seed=2) == ("runs/shared-core-train-6", False)
+    assert folder_of(verb="eval") == ("runs/shared-core-eval", False)
+
+
+def test_a_run_that_is_there_already_is_said_to_be(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    _open(run).close()
+    assert f"{run} holds this run, unfinished: going on with it" in caplog.text
+    (run / "result.json").write_text("{}")
+    _open(run).close()
+    assert caplog.text.count("holds this run") == 2
+    assert caplog.text.rstrip().endswith(f"{run} holds this run, finished")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -117,6 +117,12 @@ def test_opponents_are_kept_and_those_of_another_player_or_sampler_refused(
     found = generate_opponents(mlp(), DDIMScheduler(), vectors, settings, **given)
     assert torch.equal(found.take(range(10)), read_opponents(tmp_path / "opponents").take(range(10)))
     check_opponents(tmp_path / "opponents", mlp(), vectors, settings)
+    scheduler = DDIMScheduler()  # what diffusers notes for itself is in another order in every process
+    scheduler.register_to_config(_use_default_values=["x"])
+    again = generate_opponents(mlp(), scheduler, vectors, settings, **given)
+    assert torch.equal(found.take(range(10)), again.take(range(10)))
+    with pytest.raises(InputError, match="scheduler was"):
+        generate_opponents(mlp(), DDIMScheduler(beta_end=0.01), vectors, settings, **given)
     with pytest.raises(InputError, match="samples of the player"):
         check_opponents(tmp_path / "opponents", mlp(seed=1), vectors)
     with pytest.raises(InputError, match="player was"):

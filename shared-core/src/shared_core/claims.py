@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shared_core.errors import InputError
 from shared_core.files import jsonable
-from shared_core.run_folder import RunFolder, installed_version
+from shared_core.run_folder import RunFolder, default_folder, installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +128,7 @@ class ClaimSet:
         Args:
             scale: smoke (seconds), laptop (minutes on two cores) or paper (the paper's sizes).
             claims: ids, or None for all.
-            out: run folder; by default `runs/PACKAGE-reproduce-SCALE`.
+            out: run folder; by default `runs/PACKAGE-reproduce-SCALE`, with a number where that holds another run.
             seed: seed of every draw.
             device: `auto|cpu|cuda|cuda:N|mps`.
 
@@ -145,7 +145,8 @@ class ClaimSet:
         resolved = resolve_device(device)
         ids = [claim.id for claim in chosen]
         settings = {"verb": "reproduce", "scale": scale, "seed": seed, "device": resolved.type, "claims": ids}
-        path = Path(out or f"runs/{self.package}-reproduce-{scale}")
+        base = f"runs/{self.package}-reproduce-{scale}"
+        path = Path(out) if out else default_folder(base, package=self.package, settings=settings)
         with RunFolder(path, package=self.package, settings=settings) as folder:
             log.info("%s reproduce, scale %s, on %s, into %s", self.package, scale, describe_device(resolved), path)
             context = Context(scale, seed, resolved, folder)

@@ -1,6 +1,7 @@
 """The run folder: `config.yaml`, `metrics.jsonl`, `result.json`, `figures/`, checkpoints; resume or refuse."""
 
 import importlib.metadata
+import itertools
 import logging
 import platform
 import shlex
@@ -23,10 +24,10 @@ class RunFolder:
     """One run's folder, held exclusively while it is open.
 
     Args:
-        path: made if missing.
+        path: made if missing; None for `default_folder` of `runs/PACKAGE-VERB`, with the verb from the settings.
         package: distribution name, e.g. `dndm-sampler`.
-        settings: everything that determines the result, seed included; a second run with equal settings resumes,
-            with other settings it is refused.
+        settings: everything that determines the result, seed included, and `verb`; a second run with equal settings
+            resumes, with other settings it is refused.
 
     Attributes:
         resumed: whether an earlier run with the same settings was found here.
@@ -36,14 +37,13 @@ class RunFolder:
         InputError: if `path` is a file, holds something else or another run, or a run is writing into it now.
     """
 
-    def __init__(self, path: str | Path, *, package: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path | None, *, package: str, settings: Mapping[str, Any]) -> None:
         import filelock
-        import yaml
 
-        self.path = Path(path)
         self.package = package
-        # through YAML and back, as an earlier run's come: a few odd characters do not survive it
-        self.settings = yaml.safe_load(_to_yaml(jsonable(settings)))
+        self.settings = _as_stored(settings)
+        base = f"runs/{package}-{self.settings.get('verb')}"
+        self.path = default_folder(base, package=package, settings=settings) if path is None else Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {self.path} is a file; give a folder")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -75,9 +75,7 @@ class RunFolder:
         earlier = read_config(config)
         if not isinstance(earlier.get("settings"), dict):
             raise InputError(f"{config} is not the configuration of a run: it has no settings")
-        differences = _differences(earlier["settings"], self.settings)
-        if earlier.get("package") != self.package:
-            differences.insert(0, f"package was {earlier.get('package')}, is {self.package}")
+        differences = _all_differences(earlier, self.package, self.settings)
         if differences:
             more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
             raise InputError(
@@ -85,6 +83,8 @@ class RunFolder:
             )
         if earlier.get("version") != installed_version(self.package):
             log.warning("resuming a run begun by %s %s", self.package, earlier.get("version"))
+        finished = (self.path / "result.json").exists()
+        log.info("%s holds this run, %s", self.path, "finished" if finished else "unfinished: going on with it")
         return True
 
     def _remove_parts(self) -> None:
@@ -139,6 +139,49 @@ class RunFolder:
         self.close()
 
 
+def default_folder(base: str | Path, *, package: str, settings: Mapping[str, Any]) -> Path:
+    """Where a run goes that was given no folder: `base`, or the first of base-2, base-3, ... that takes it.
+
+    A folder takes the run if it is new, empty, or holds this very run, which is then resumed. So the same command goes
+    on where it stopped, and one with other settings does not stand in its way.
+
+    Args:
+        base: the first choice.
+        package: as for `RunFolder`.
+        settings: as for `RunFolder`.
+    """
+    wanted = _as_stored(settings)
+    for number in itertools.count(1):
+        path = Path(base if number == 1 else f"{base}-{number}")
+        if _takes(path, package, wanted):
+            if number > 1:
+                log.info("%s holds another run; this one goes into %s", base, path)
+            return path
+    raise AssertionError("unreachable")
+
+
+def _takes(path: Path, package: str, settings: dict[str, Any]) -> bool:
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    if not (path / "config.yaml").exists():
+        return all(item.name.startswith(".") for item in path.iterdir())
+    try:
+        earlier = read_config(path / "config.yaml")
+    except InputError:
+        return False
+    return isinstance(earlier.get("settings"), dict) and not _all_differences(earlier, package, settings)
+
+
+def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as those of an earlier run come back from its file: a few odd characters do not survive YAML."""
+    import yaml
+
+    stored: dict[str, Any] = yaml.safe_load(_to_yaml(jsonable(settings)))
+    return stored
+
+
 def _to_yaml(value: Any) -> str:
     import yaml
 
@@ -179,6 +222,12 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
+
+
+def _all_differences(earlier: Mapping[str, Any], package: str, settings: Mapping[str, Any]) -> list[str]:
+    """A text for each way in which the run of a `config.yaml` is not this one."""
+    other = earlier.get("package") != package
+    return [f"package was {earlier.get('package')}, is {package}"] * other + _differences(earlier["settings"], settings)
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -14,14 +14,16 @@ from matplotlib.figure import Figure
 from shared_core.claims import format_value
 from shared_core.errors import InputError
 from shared_core.files import jsonable, write_text
-from shared_core.run_folder import RunFolder
+from shared_core.run_folder import RunFolder, default_folder
 
 PACKAGE = "ctmc-bounds"
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_folder(verb: str, settings: Mapping[str, Any], out: str | None) -> Iterator[RunFolder | None]:
+def run_folder(
+    verb: str, settings: Mapping[str, Any], out: str | None, *, default: bool = False
+) -> Iterator[RunFolder | None]:
     """The run folder `out`, held while a verb works; None without one.
 
     Opened first, so that nothing is computed for a folder that will not take it. A run that is refused before it has
@@ -31,16 +33,19 @@ def run_folder(verb: str, settings: Mapping[str, Any], out: str | None) -> Itera
         verb: for the folder's settings.
         settings: everything that determines the result.
         out: the folder, or None.
+        default: whether None is the default folder instead of no folder.
 
     Raises:
         InputError: if the folder holds another run.
     """
-    if out is None:
+    if out is None and not default:
         yield None
         return
-    path, refused = Path(out), False
+    settings = {"verb": verb, **settings}
+    path = Path(out) if out else default_folder(f"runs/{PACKAGE}-{verb}", package=PACKAGE, settings=settings)
+    refused = False
     before = path.exists()
-    with RunFolder(path, package=PACKAGE, settings={"verb": verb, **settings}) as folder:
+    with RunFolder(path, package=PACKAGE, settings=settings) as folder:
         try:
             yield folder
         except InputError:

@@ -97,7 +97,7 @@ def train(
 
     Args:
         data: cohort made by import; its train and tuning splits are used.
-        out: run folder; runs/d3pm-ehr-train-NAME by default.
+        out: run folder; runs/d3pm-ehr-train by default.
         diffusion: the process.
         network: the denoiser.
         training: the optimisation.
@@ -116,7 +116,7 @@ def sweep(
     guidance: Guidance = Guidance(),
     strengths: list[float] = [10.0, 1.0, 0.1, 0.01],  # noqa: B006 - read only; the help shows it
     n: int = 1000,
-    out: str = "runs/d3pm-ehr-sweep",
+    out: str | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -129,7 +129,7 @@ def sweep(
         guidance: all but the strength.
         strengths: values of lambda, comma separated.
         n: records drawn with each.
-        out: run folder for result.json and the figure.
+        out: run folder for result.json and the figure; runs/d3pm-ehr-sweep by default.
         seed: of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -237,7 +237,7 @@ def baseline(
 def evaluate(
     data: str,
     synthetic: str,
-    out: str = "runs/d3pm-ehr-evaluate",
+    out: str | None = None,
     sections: list[Literal["fidelity", "utility", "augmentation", "privacy"]] = [  # noqa: B006 - read only
         "fidelity", "utility", "augmentation", "privacy",
     ],
@@ -256,7 +256,7 @@ def evaluate(
     Args:
         data: cohort made by import; its held-out split is the reference.
         synthetic: files or folders of records, as PATH or NAME=PATH, comma separated.
-        out: run folder for report.html, evaluation.json and figures.
+        out: run folder for report.html, evaluation.json and figures; runs/d3pm-ehr-evaluate by default.
         sections: what to measure.
         align: leave codes out that the cohort does not know, instead of refusing them.
         label: more labels for the utility, as NAME=CODE|CODE.

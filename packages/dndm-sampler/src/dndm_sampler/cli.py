@@ -96,7 +96,7 @@ def train(
     text: str | None = None,
     task: Literal["text", "translation"] = "text",
     training: TrainConfig = TrainConfig(),
-    out: str = "runs/dndm-sampler-train",
+    out: str | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -106,7 +106,7 @@ def train(
         text: UTF-8 text file; the documentation of the running Python by default.
         task: text, or translation (six-digit numbers into English words).
         training: settings of the training.
-        out: run folder; the same command goes on after an interruption.
+        out: run folder; runs/dndm-sampler-train by default; the same command goes on after an interruption.
         seed: seed of weights and batches.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -152,7 +152,7 @@ def compare(
     num_steps: list[int] | None = None,
     batch_size: int = 64,
     length: int = 64,
-    out: str = "runs/dndm-sampler-compare",
+    out: str | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -165,7 +165,7 @@ def compare(
         num_steps: values of T, comma separated; 16,64,200 by default.
         batch_size: rows of every sample.
         length: positions of a row.
-        out: run folder.
+        out: run folder; runs/dndm-sampler-compare by default.
         seed: seed of every draw.
         device: auto, cpu, cuda, cuda:N or mps.
     """

@@ -24,7 +24,7 @@ from dndm_sampler.nfe import BatchTimes, nfe_bound, nfe_distribution
 from dndm_sampler.reproduce.registry import new_figure
 from dndm_sampler.sampler import BiasWarning, DNDMSampler
 from dndm_sampler.schedule import TransitionSchedule
-from dndm_sampler.training import load_model, train_text, train_translation
+from dndm_sampler.training import load_model, train_to_folder
 from dndm_sampler.transition_times import Order
 
 log = logging.getLogger(__name__)
@@ -119,16 +119,13 @@ def _rejoin_beta(names: list[str]) -> list[str]:
     return joined
 
 
-def train_denoiser(text: str | None, task: str, training: TrainConfig, out: str, seed: int, device: str) -> None:
+def train_denoiser(text: str | None, task: str, training: TrainConfig, out: str | None, seed: int, device: str) -> None:
     """Train and print where the model is."""
     resolved = resolve_device(device)
-    if task == "translation":
-        if text is not None:
-            raise InputError("--text belongs to --task text; the translation task makes its own data")
-        train_translation(out, training, seed, resolved)
-    else:
-        train_text(out, text, training, seed, resolved)
-    print(Path(out) / "model.safetensors")
+    if task == "translation" and text is not None:
+        raise InputError("--text belongs to --task text; the translation task makes its own data")
+    _, folder = train_to_folder(out, task, training, seed, resolved, text)
+    print(folder / "model.safetensors")
 
 
 class TextModel(NamedTuple):

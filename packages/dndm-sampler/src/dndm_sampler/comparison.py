@@ -48,7 +48,7 @@ def compare_samplers(
     num_steps: list[int],
     batch_size: int,
     length: int,
-    out: str,
+    out: str | None,
     seed: int,
     device: str,
 ) -> None:

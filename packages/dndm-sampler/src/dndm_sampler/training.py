@@ -33,6 +33,14 @@ class Batch(NamedTuple):
     inputs: Mapping[str, Tensor]
 
 
+class Task(NamedTuple):
+    """What a denoiser is trained on: batches, and what of the data belongs to the run's settings."""
+
+    name: str
+    batch: Callable[..., Batch]
+    settings: Mapping[str, Any] = {}
+
+
 class NoisyBatch(NamedTuple):
     """What the denoiser sees at time t, and where its loss counts."""
 
@@ -88,7 +96,10 @@ def train_text(
         InputError: for settings or text that cannot be used, or a folder that holds another run.
         RunError: if the loss becomes NaN (the last good checkpoint stays).
     """
-    _check(config)
+    return train_to_folder(out, "text", config, seed, device, text)[0]
+
+
+def _text_task(text: str | Path | None, config: TrainConfig) -> Task:
     ids = corpus.load_corpus(text, config.length, config.max_characters)
     train_ids, held_out = corpus.split(ids, config.held_out)
     for part, name in ((train_ids, "training"), (held_out, "held-out")):
@@ -103,8 +114,7 @@ def train_text(
         start = torch.randint(len(source) - config.length + 1, (config.batch_size, 1), generator=generator)
         return Batch(source[start + torch.arange(config.length)], {})
 
-    settings = {"verb": "train", "task": "text", "text": str(text) if text else None, "characters": len(ids)}
-    return _train(out, settings, config, seed, device, batch, task="text")
+    return Task("text", batch, {"text": str(text) if text else None, "characters": len(ids)})
 
 
 def train_translation(out: str | Path, config: TrainConfig, seed: int, device: torch.device) -> nn.Module:
@@ -114,7 +124,10 @@ def train_translation(out: str | Path, config: TrainConfig, seed: int, device: t
         InputError: as `train_text`, and for a width that is not a multiple of 4.
         RunError: as `train_text`.
     """
-    _check(config)
+    return train_to_folder(out, "translation", config, seed, device)[0]
+
+
+def _translation_task(config: TrainConfig) -> Task:
     if config.width < 4 or config.width % 4:
         raise InputError(f"width must be a positive multiple of 4 for the translation task, got {config.width}")
 
@@ -127,7 +140,7 @@ def train_translation(out: str | Path, config: TrainConfig, seed: int, device: t
         refs = translation.references(numbers)
         return Batch(refs[torch.arange(len(numbers)), dialect], {"source": translation.digits(numbers)})
 
-    return _train(out, {"verb": "train", "task": "translation"}, config, seed, device, batch, task="translation")
+    return Task("translation", batch)
 
 
 def build_model(task: str, config: TrainConfig) -> tuple[nn.Module, int]:
@@ -138,18 +151,31 @@ def build_model(task: str, config: TrainConfig) -> tuple[nn.Module, int]:
     return translation.Translator(config.width, extra_tokens=extra), translation.VOCAB_SIZE
 
 
-def _train(
-    out: str | Path,
-    settings: dict[str, Any],
+def train_to_folder(
+    out: str | Path | None,
+    task: str,
     config: TrainConfig,
     seed: int,
     device: torch.device,
-    make_batch: Callable[..., Batch],
-    task: str,
-) -> nn.Module:
+    text: str | Path | None = None,
+) -> tuple[nn.Module, Path]:
+    """The trained model of a task, `text` or `translation`, and the run folder it is in; None is the default folder.
+
+    Raises:
+        InputError: as `train_text` and `train_translation`.
+        RunError: as `train_text`.
+    """
+    _check(config)
+    work = _translation_task(config) if task == "translation" else _text_task(text, config)
+    return _train(out, work, config, seed, device)
+
+
+def _train(
+    out: str | Path | None, task: Task, config: TrainConfig, seed: int, device: torch.device
+) -> tuple[nn.Module, Path]:
     check_seed(seed)
     torch.manual_seed(seed)
-    model, vocab_size = build_model(task, config)
+    model, vocab_size = build_model(task.name, config)
     model.to(device)
     schedule = TransitionSchedule.parse(config.schedule)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
@@ -157,11 +183,12 @@ def _train(
     def loss_of(step: int, held: bool = False) -> Tensor:
         # every step has its own seed, so a resumed run needs no generator state
         generator = torch.Generator().manual_seed((seed * 2 + held) * 2**32 + step)
-        batch = make_batch(generator, held)
+        batch = task.batch(generator, held)
         noisy = corrupt(batch.clean, schedule, vocab_size, config.noise, generator)
         on_device = Batch(batch.clean.to(device), {key: value.to(device) for key, value in batch.inputs.items()})
         return denoising_loss(model, NoisyBatch(*(part.to(device) for part in noisy)), on_device)
 
+    settings = {"verb": "train", "task": task.name, **task.settings}
     settings |= {"seed": seed, "device": device.type, "config": asdict(config)}
     with RunFolder(out, package="dndm-sampler", settings=settings) as folder:
         start = load_checkpoint(folder.path, model, optimizer) if folder.resumed else 0
@@ -184,10 +211,10 @@ def _train(
         model.eval()
         with torch.no_grad():
             held_out = [float(loss_of(step, held=True)) for step in range(16)]
-        save_model(folder.path, model, task, config)
+        save_model(folder.path, model, task.name, config)
         folder.write_json("result.json", {"steps": config.steps, "held_out_loss": sum(held_out) / len(held_out)})
         log.info("held-out loss %.3f nats a token", sum(held_out) / len(held_out))
-    return model
+    return model, folder.path
 
 
 def _cosine_decay(step: int, steps: int) -> float:

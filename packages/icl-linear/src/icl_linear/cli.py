@@ -241,7 +241,7 @@ def train(
         prompts: for judging models without a closed form.
         checkpoint_every: steps between checkpoints.
         seed: of tasks and start.
-        out: run folder, runs/icl-linear-train-MODEL by default; the same command goes on where it was interrupted.
+        out: run folder; runs/icl-linear-train by default; the same command goes on where it was interrupted.
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -254,7 +254,7 @@ def train(
         design=design, layers=layers, width=width, heads=heads, max_context=max_context,
     )(
         runs=runs, checkpoint_every=checkpoint_every, lengths=test, prompts=prompts,
-        out=out or f"runs/icl-linear-train-{model}", device=device, as_json=json,
+        out=out, device=device, as_json=json,
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ def emit(
     if folder is not None:
         _write(folder, result, figures)
     elif out is not None:
-        with RunFolder(Path(out), package=PACKAGE, settings={"verb": verb, **settings}) as opened:
+        with RunFolder(out, package=PACKAGE, settings={"verb": verb, **settings}) as opened:
             _write(opened, result, figures)
             for name, text in (tables or {}).items():
                 write_text(opened.path / name, text)

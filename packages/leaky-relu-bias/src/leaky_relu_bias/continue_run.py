@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from shared_core.errors import InputError
-from shared_core.run_folder import RunFolder
+from shared_core.run_folder import RunFolder, default_folder
 
 from leaky_relu_bias.continuation import continue_to
 from leaky_relu_bias.normalized import NormalizedGD
@@ -51,9 +51,14 @@ def continue_run(
         raise InputError(f"steps must be at least 1, got {steps}")
     # before a folder is made: a continuation that cannot be is told at once
     later = continue_to(trajectory, log10_t) if mode == "log-time" else None
-    recorded = asdict(settings) | {"continued_from": t, "mode": mode, "data_hash": trajectory.data.digest}
+    recorded = (
+        {"verb": "continue"}
+        | asdict(settings)
+        | {"continued_from": t, "mode": mode, "data_hash": trajectory.data.digest}
+    )
     recorded |= {"log10_t": log10_t} if mode == "log-time" else {"continue_steps": steps}
-    with RunFolder(out or Path(run) / f"continue-{mode}", package=PACKAGE, settings=recorded) as folder:
+    path = Path(out) if out else default_folder(Path(run, f"continue-{mode}"), package=PACKAGE, settings=recorded)
+    with RunFolder(path, package=PACKAGE, settings=recorded) as folder:
         finished = folder.read_json("result.json")
         if finished is not None:
             return finished

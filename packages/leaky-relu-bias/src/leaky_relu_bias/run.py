@@ -43,11 +43,10 @@ def run_to_folder(settings: RunSettings, out: str | Path | None = None, device: 
     eta: Eta = "auto" if settings.learning_rate is None else settings.learning_rate
     engine, why = make_engine(data, nets, eta, settings.engine)
     _warn_uncovered(data)
-    recorded = asdict(settings) | {"data_hash": data.digest, "device": where.type}
-    with RunFolder(out or f"runs/{PACKAGE}-run", package=PACKAGE, settings=recorded) as folder:
+    recorded = {"verb": "run"} | asdict(settings) | {"data_hash": data.digest, "device": where.type}
+    with RunFolder(out, package=PACKAGE, settings=recorded) as folder:
         finished = folder.read_json("result.json")
         if finished is not None:
-            log.info("%s holds this run, finished", folder.path)
             return finished
         log.info("engine %s (%s), on %s, into %s", engine.name, why, describe_device(where), folder.path)
         start = time.perf_counter()

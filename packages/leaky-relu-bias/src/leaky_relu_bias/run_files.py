@@ -97,7 +97,9 @@ def _read_settings(path: Path) -> tuple[RunSettings, str | None]:
     mode = recorded.pop("mode", "exact")
     if mode != "exact":
         raise InputError(f"{path.parent} holds a {mode} continuation, which is an end: continue the run that it is of")
-    digest, _ = recorded.pop("data_hash", None), recorded.pop("device", None)
+    digest = recorded.pop("data_hash", None)
+    for name in ("verb", "device"):
+        recorded.pop(name, None)
     # of an exact continuation, which is a longer run
     recorded.pop("continued_from", None)
     steps = recorded.pop("continue_steps", None)

@@ -65,7 +65,7 @@ def sweep_to_folder(
     batches = [(ratio, cells[start : start + BATCH]) for ratio in sets for start in range(0, len(cells), BATCH)]
     settings = {"verb": "sweep", "source": source, "data": asdict(data), "grid": asdict(grid), "m": m, "steps": steps}
     settings |= {"seed": seed, "device": where.type, "data_hashes": [points.digest for points in sets.values()]}
-    with RunFolder(out or f"runs/{PACKAGE}-sweep", package=PACKAGE, settings=settings) as folder:
+    with RunFolder(out, package=PACKAGE, settings=settings) as folder:
         log.info("%d runs on %s, into %s", len(cells) * len(sets), describe_device(where), folder.path)
         rows: list[dict[str, Any]] = []
         for index, (ratio, batch) in enumerate(progress(batches, "sweep")):

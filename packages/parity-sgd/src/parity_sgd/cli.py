@@ -39,7 +39,7 @@ def train(
         runs: how many, with consecutive seeds.
         seed: seed of the first run.
         log_every: steps between rows of metrics.jsonl; about 30 rows by default.
-        out: run folder; runs/parity-sgd-train-dD-kK-seedN by default.
+        out: run folder; runs/parity-sgd-train by default.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of a table.
     """
@@ -107,7 +107,7 @@ def scaling(
         seed: first seed.
         width: neurons; 8 per-step and max(16 * 2^k, 4^k) end-to-end by default.
         learning_rate: eta in the paper, of whole runs.
-        out: run folder; runs/parity-sgd-scaling-KIND-kK-seedN by default.
+        out: run folder; runs/parity-sgd-scaling by default.
         json: print JSON instead of a table.
     """
     from parity_sgd.printing import print_table
@@ -147,7 +147,7 @@ def ablate(
         learning_rate: eta in the paper.
         runs: of a variant, with consecutive seeds.
         seed: first seed.
-        out: run folder; runs/parity-sgd-ablate-dD-kK-seedN by default.
+        out: run folder; runs/parity-sgd-ablate by default.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of a table.
     """
@@ -192,7 +192,7 @@ def neurons(
         learning_rate: eta in the paper.
         decay: lambda, outside the sign.
         seed: seed of the run.
-        out: run folder; runs/parity-sgd-neurons-dD-kK-seedN by default.
+        out: run folder; runs/parity-sgd-neurons by default.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of a table.
     """

@@ -57,9 +57,8 @@ def run_training(
         raise InputError(f"log-every must be at least 1, got {every}")
     settings.warn(task)
     law = {"d": task.d, "support": task.support, "label_noise": task.label_noise, "device": task.device.type}
-    path = Path(out or f"runs/{PACKAGE}-train-d{task.d}-k{task.k}-seed{seeds[0]}")
     record = {"verb": "train", **law, **asdict(settings), "seeds": list(seeds), "log_every": every}
-    with RunFolder(path, package=PACKAGE, settings=record) as folder:
+    with RunFolder(out, package=PACKAGE, settings=record) as folder:
         trainers = start_together(task, settings, seeds)
         _resume(folder, trainers)
         _train_all(folder, trainers, every)
@@ -76,7 +75,7 @@ def run_training(
         folder.write_json(
             "result.json", {"task": law, "settings": asdict(settings), "runs": [summary(r) for r in runs]}
         )
-        log.info("wrote %s", path)
+        log.info("wrote %s", folder.path)
     return runs
 
 

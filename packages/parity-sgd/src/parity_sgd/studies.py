@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -92,8 +91,7 @@ def run_scaling(
         raise InputError(f"d = {ds[-1]} needs about {largest:.1e} samples a step, at most {MAX_BATCH:.0e} can be drawn")
     settings = {"verb": "scaling", "kind": kind, "k": k, "ds": ds, "runs": runs, "seed": seed}
     settings |= {"width": width, "learning_rate": learning_rate}
-    path = Path(out or f"runs/{PACKAGE}-scaling-{kind}-k{k}-seed{seed}")
-    with RunFolder(path, package=PACKAGE, settings=settings) as folder:
+    with RunFolder(out, package=PACKAGE, settings=settings) as folder:
         if kind == "per-step":
             measure = partial(per_step_batch, k, runs=runs, seed=seed, neurons=neurons)
             table = _piece_by_piece(folder, "sizes", ds, measure)
@@ -122,7 +120,7 @@ def run_scaling(
         folder.write_json("result.json", result)
         log.info(
             "exponent in d: %.2f [%.2f, %.2f]; divided by ln(m d): %.2f [%.2f, %.2f]; exact formula: %.2f; theory: %d "
-            "up to logarithms; wrote %s", *list(asdict(exponent).values()), k - 1, path,
+            "up to logarithms; wrote %s", *list(asdict(exponent).values()), k - 1, folder.path,
         )  # fmt: skip
     return [{**row, "exponent": exponent.slope} for row in _records(rows)]
 
@@ -140,8 +138,7 @@ def run_ablation(
         "device": task.device.type,
     }
     record |= {**asdict(settings), "studies": list(studies), "seeds": list(seeds)}
-    path = Path(out or f"runs/{PACKAGE}-ablate-d{task.d}-k{task.k}-seed{seeds[0]}")
-    with RunFolder(path, package=PACKAGE, settings=record) as folder:
+    with RunFolder(out, package=PACKAGE, settings=record) as folder:
         measure = partial(ablate, task, settings, seeds=seeds)
         table = _piece_by_piece(folder, "studies", list(dict.fromkeys(studies)), measure)
         folder.save_figure("ablations", figures.ablation_figure(table))
@@ -152,7 +149,7 @@ def run_ablation(
             note=("note", _distinct),
         )
         folder.write_json("result.json", _records(rows))
-        log.info("wrote %s", path)
+        log.info("wrote %s", folder.path)
     return _records(rows)
 
 
@@ -195,8 +192,7 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
         "device": task.device.type,
     }
     record |= {**asdict(settings), "seed": seed}
-    where = Path(out or f"runs/{PACKAGE}-neurons-d{task.d}-k{task.k}-seed{seed}")
-    with RunFolder(where, package=PACKAGE, settings=record) as folder:
+    with RunFolder(out, package=PACKAGE, settings=record) as folder:
         path, _ = neuron_path(task, settings, seed)
         theory = population_path(
             task.k,
@@ -224,5 +220,5 @@ def run_neurons(task: SparseParity, settings: SignSGD, seed: int, out: str | Non
             for t in range(settings.steps + 1)
         ]
         folder.write_json("result.json", rows)
-        log.info("wrote %s", where)
+        log.info("wrote %s", folder.path)
     return rows

@@ -129,7 +129,7 @@ def run(
         exemplars=exemplars,
     )
     result = run_to_folder(settings, out, endpoint=endpoint, models=models, spending=spending)
-    print_run(result, out or "runs/rar-prompt-run")
+    print_run(result, result["folder"])
     return check_finished(result)
 
 
@@ -217,12 +217,12 @@ def respond(
         endpoint: how the models are reached.
         models: YAML file of named models.
         spending: price file and budget.
-        out: run folder; runs/rar-prompt-respond by default.
+        out: run folder; runs/rar-prompt-run by default.
     """
     method = "two-step-cot:given" if cot else "two-step:given"
     return run(
         tasks, [method], model, None, templates, sampling, n=n, endpoint=endpoint, models=models,
-        spending=spending, out=out or "runs/rar-prompt-respond",
+        spending=spending, out=out,
     )  # fmt: skip
 
 
@@ -327,7 +327,7 @@ def audit(
     gen: GenOptions = GenOptions(),
     endpoint: Endpoint = Endpoint(),
     models: str | None = None,
-    out: str = "runs/rar-prompt-audit",
+    out: str | None = None,
 ) -> None:
     """Rank questions by how differently they are read: K rephrasings each, every one answered.
 
@@ -342,7 +342,7 @@ def audit(
         gen: options of the generator.
         endpoint: how the models are reached.
         models: YAML file of named models.
-        out: run folder: audit.jsonl, report.html, and the calls.
+        out: run folder, for audit.jsonl, report.html and the calls; runs/rar-prompt-audit by default.
     """
     from rar_prompt.console import print_tables
     from rar_prompt.rescore import audit_to_folder

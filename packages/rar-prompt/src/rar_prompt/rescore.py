@@ -145,7 +145,7 @@ def audit_to_folder(
     templates: TemplateSet,
     rephrasings: int,
     sampling: Sampling,
-    out: str | Path,
+    out: str | Path | None,
 ) -> dict[str, Any]:
     """Audit into a run folder (`audit.jsonl`, `report.html`); the same command goes on after a kill.
 

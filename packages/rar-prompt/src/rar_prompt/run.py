@@ -66,13 +66,13 @@ def run_to_folder(
 
     Args:
         settings: what is asked; a folder with other settings is refused.
-        out: run folder.
+        out: run folder; None for the default one.
         endpoint: how models are reached; may differ on resume.
         models: file of named models.
         spending: prices and budget; may differ on resume.
 
     Returns:
-        The content of `result.json`; `stopped` says why questions are left, where some are.
+        The content of `result.json`, and `folder`; `stopped` says why questions are left, where some are.
 
     Raises:
         InputError: for bad input, before anything is paid.
@@ -92,9 +92,8 @@ def run_to_folder(
     if spending.max_cost is not None:
         prices.require([backend.name for backend in backends.values()])
     warn_if_greedy(max(settings.samples, *(each.votes for each in plans)), settings.sampling)
-    path = Path(out or "runs/rar-prompt-run")
     whole = {"verb": "run", **asdict(settings), **_hashes(settings, items, templates.hash, models)}
-    with RunFolder(path, package="rar-prompt", settings=whole) as folder:
+    with RunFolder(out, package="rar-prompt", settings=whole) as folder:
         write_text(folder.path / "session.json", json.dumps(_session(endpoint, models, spending), indent=2) + "\n")
         journal = Journal(folder.path / "calls.jsonl")
         try:
@@ -122,7 +121,7 @@ def run_to_folder(
         from rar_prompt.report import write_report
 
         write_report(folder.path, result, records)
-    return result
+    return {"folder": str(folder.path)} | result
 
 
 async def _evaluate(

@@ -82,7 +82,7 @@ def phase(
     runs: int = 10,
     level: float = 0.1,
     seed: int = 0,
-    out: str = "runs/sam-cnn-phase",
+    out: str | None = None,
     json: bool = False,
     device: str = "auto",
 ) -> None:
@@ -107,7 +107,7 @@ def phase(
         runs: seeds in each cell.
         level: clean test error at the boundary.
         seed: which block of seeds.
-        out: run folder; the same command goes on where it was interrupted.
+        out: run folder; runs/sam-cnn-phase by default; the same command goes on where it was interrupted.
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -162,7 +162,7 @@ def train(
         augment: shifts and mirror images, as is usual for CIFAR.
         root: folder with CIFAR as torchvision keeps it.
         seed: of weights, label noise and batches.
-        out: run folder, runs/sam-cnn-train-OPTIMIZER by default; the same command goes on where it was interrupted.
+        out: run folder; runs/sam-cnn-train by default; the same command goes on where it was interrupted.
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -183,7 +183,7 @@ def train(
         augment,
         seed,
     )
-    verbs.train(data, label_noise, root, fit, out or f"runs/sam-cnn-train-{optimizer}", device, json)
+    verbs.train(data, label_noise, root, fit, out, device, json)
 
 
 def mechanism(

@@ -111,7 +111,7 @@ def phase(
     trainings: dict[str, Training],
     seeds: range,
     level: float,
-    out: str,
+    out: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -211,7 +211,9 @@ def show_mechanism(
     _deliver(result, {"mechanism": figures.mechanism(found.rows(), switch)}, settings, out, "mechanism", as_json)
 
 
-def train(data: str, label_noise: float, root: str | None, fit: Fit, out: str, device: str, as_json: bool) -> None:
+def train(
+    data: str, label_noise: float, root: str | None, fit: Fit, out: str | None, device: str, as_json: bool
+) -> None:
     """Train a classifier on real images; the same command goes on where it was interrupted, to the same bits."""
     check_seed(fit.seed)
     place = resolve_device(device)

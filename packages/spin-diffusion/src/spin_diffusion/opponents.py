@@ -65,7 +65,7 @@ def generate_opponents(
         header = {
             "player": fingerprint(net),
             "sampler": asdict(settings),
-            "scheduler": {"class": type(scheduler).__name__, **dict(scheduler.config)},
+            "scheduler": _scheduler_settings(scheduler),
             "data": data_fingerprint(data),
             "samples": len(rows),
             "seed": seed,
@@ -108,6 +108,12 @@ def generate_opponents(
         write_json(folder / DONE, {"samples": len(rows), "parts": len(batches)})
     accelerator.wait_for_everyone()
     return read_opponents(folder)
+
+
+def _scheduler_settings(scheduler: Any) -> dict[str, Any]:
+    # without diffusers' notes of its own (_use_default_values is in the order of a set: another in every process)
+    own = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+    return {"class": type(scheduler).__name__, **own}
 
 
 def _sampler(

@@ -45,7 +45,7 @@ class SPINTrainer:
         eval_dataset: Iterable[Mapping[str, Any]] = (),
         processing_class: Tokenizer | None = None,
         peft_config: Lora | None = None,
-        output_dir: str | Path = "runs/spin",
+        output_dir: str | Path = "runs/spin-llm",
         turns: Turns = "first",
         callback: Callable[[Iteration], None] | None = None,
     ) -> None:

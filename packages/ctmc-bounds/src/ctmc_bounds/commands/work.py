@@ -98,7 +98,7 @@ def train(
     T: float = 6.0,
     delta: float = 0.01,
     seed: int = 0,
-    out: str = "runs/ctmc-bounds-train",
+    out: str | None = None,
     json: bool = False,
     device: str = "auto",
 ) -> None:
@@ -114,7 +114,7 @@ def train(
         T: noise level at which sampling starts.
         delta: smallest noise level, above 0.
         seed: of weights and draws.
-        out: run folder; the network is network.safetensors.
+        out: run folder; runs/ctmc-bounds-train by default; the network is network.safetensors.
         json: print JSON instead of a table.
         device: auto, cpu, cuda or cuda:N.
     """

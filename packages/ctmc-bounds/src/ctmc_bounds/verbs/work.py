@@ -157,12 +157,12 @@ def verify(problem: Problem, out: str | None, as_json: bool) -> int:
     return int(bool(failed))
 
 
-def train(data: str, width: int, layers: int, training: Training, out: str, device: str, as_json: bool) -> None:
+def train(data: str, width: int, layers: int, training: Training, out: str | None, device: str, as_json: bool) -> None:
     """Train a cavity network on a law; its score entropy at three noise levels."""
     settings = {"data": data, "width": width, "layers": layers, **asdict(training)}
     law = law_on(data, device)
     shape = NetworkShape(law.S, law.d, width, layers)
-    with run_folder("train", settings, out) as folder:
+    with run_folder("train", settings, out, default=True) as folder:
         assert folder is not None
 
         def report(step: int, loss: float) -> None:
@@ -180,5 +180,5 @@ def train(data: str, width: int, layers: int, training: Training, out: str, devi
         picture = figures.curves_figure(
             {"training loss": losses}, "step", "cross-entropy of the posterior", log_x=False, log_y=False
         )
-        notes = [f"use it with --network {out}"]
+        notes = [f"use it with --network {folder.path}"]
         emit("train", {"data": data, "rows": rows, "notes": notes}, {"loss": picture}, folder, as_json)

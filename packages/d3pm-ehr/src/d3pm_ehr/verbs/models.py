@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from shared_core.device import check_seed
 from shared_core.errors import InputError, RunError
-from shared_core.run_folder import RunFolder
+from shared_core.run_folder import RunFolder, default_folder
 from torch import Tensor
 
 from d3pm_ehr.baselines import BaselineName, make_baseline
@@ -36,14 +36,14 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
     cohort = load_cohort(data)
     training, tuning = _split(cohort)
     model = EHRD3PM(config, device)
-    folder_path = Path(out or f"runs/d3pm-ehr-train-{Path(data).name}")
     settings = {"verb": "train", "data": data, "records": len(training), "codes": len(cohort.vocabulary.codes),
                 "device": model.device.type, "config": config.to_json()}  # fmt: skip
     if os.environ.get("RANK", "0") != "0":  # another process of `accelerate launch`: it trains along and writes nothing
         model.build(cohort.vocabulary, empirical_laws(training))
+        folder_path = Path(out) if out else default_folder("runs/d3pm-ehr-train", package="d3pm-ehr", settings=settings)
         model.fit(training, tuning, state=load_state(folder_path, model))
         return
-    with RunFolder(folder_path, package="d3pm-ehr", settings=settings) as folder:
+    with RunFolder(out, package="d3pm-ehr", settings=settings) as folder:
         model.build(cohort.vocabulary, empirical_laws(training))
         state = load_state(folder.path, model) if folder.resumed else TrainingState()
         if state.step:
@@ -72,7 +72,7 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
     judged = (
         f"held-out {judge} {model.state.best_loss:.3f} nats a record" if tuning else "no tuning records to judge by"
     )
-    print(f"{folder_path}: {model.state.step} steps, {judged}")
+    print(f"{folder.path}: {model.state.step} steps, {judged}")
 
 
 def _warn_of_memory(rows: list[dict[str, Any]], judge: str, records: int) -> None:
@@ -182,7 +182,7 @@ def sweep(
     guidance: Guidance,
     values: list[float],
     n: int,
-    out: str,
+    out: str | None,
     seed: int,
     device: str,
 ) -> None:

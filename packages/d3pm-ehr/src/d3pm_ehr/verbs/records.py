@@ -146,7 +146,7 @@ def _describe_model(folder: Path, as_json: bool) -> None:
 def evaluate_files(
     data: str,
     synthetic: list[str],
-    out: str,
+    out: str | None,
     sections: list[Section],
     align: bool,
     labels: list[str],
@@ -178,11 +178,12 @@ def evaluate_files(
         result = evaluate(train_part, held_out, generators, sections=sections, tasks=tasks, **options)
         drawn = draw(train_part, held_out, generators, result, options["seed"])
         write_report(folder.path, result, drawn, f"Synthetic records beside {Path(data).name}")
+        report = folder.path / "report.html"
         write_json(folder.path / "result.json", {"report": "report.html", "evaluation": "evaluation.json"})
     if as_json:
-        print_json({"report": f"{out}/report.html"} | result)
+        print_json({"report": str(report)} | result)
         return
     for header, rows in (fidelity_table(result), utility_table(result), privacy_table(result)):
         if rows:
             print_table(header, rows)
-    print(f"{out}/report.html")
+    print(report)

@@ -14,7 +14,7 @@ from shared_core.device import resolve_device
 from shared_core.errors import RunError
 from shared_core.files import atomic_path
 from shared_core.logging import MetricsLog, progress
-from shared_core.run_folder import RunFolder
+from shared_core.run_folder import RunFolder, default_folder
 from torch import Tensor, nn
 
 from icl_linear import figures
@@ -114,7 +114,7 @@ def train_run(
     checkpoint_every: int,
     lengths: list[int],
     prompts: int,
-    out: str,
+    out: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -133,7 +133,7 @@ def train_run(
         step_for(problem, training.context, training.learning_rate, training.batch_size)
         if int(os.environ.get("RANK", 0)):
             return
-        with RunFolder(Path(out), package=PACKAGE, settings=settings) as folder:
+        with RunFolder(out, package=PACKAGE, settings=settings) as folder:
             gamma, history = train_gamma(problem, training, runs, checkpoint_every, folder, resolved)
             with atomic_path(folder.path / "model.safetensors") as aside:
                 save_file({"gamma": gamma.contiguous()}, aside)
@@ -143,7 +143,7 @@ def train_run(
         return
     accelerator = accelerator_on(resolved)
     if accelerator.is_main_process:
-        with RunFolder(Path(out), package=PACKAGE, settings=settings) as folder:
+        with RunFolder(out, package=PACKAGE, settings=settings) as folder:
             accelerator.wait_for_everyone()  # now the folder is known to be ours, and its checkpoint may be read
             model = _train_module(problem, training, checkpoint_every, folder.path, folder.metrics, resolved)
             save_checkpoint(folder.path / "model.safetensors", model, step=training.steps)
@@ -151,8 +151,9 @@ def train_run(
             figure = _loss_figure(problem, training, folder.metrics.read())
             _finish(folder, problem, training, lengths, rows, figure, as_json)
     else:
-        accelerator.wait_for_everyone()
-        _train_module(problem, training, checkpoint_every, Path(out), None, resolved)
+        accelerator.wait_for_everyone()  # the folder is there now, and is the one that the settings lead to
+        path = Path(out) if out else default_folder(f"runs/{PACKAGE}-train", package=PACKAGE, settings=settings)
+        _train_module(problem, training, checkpoint_every, path, None, resolved)
     accelerator.end_training()
 
 

@@ -29,7 +29,7 @@ from spin_diffusion.training_set import TrainingSet
 
 
 def sample(
-    model: str, prompts: Sequence[str], out: str, sampler: Sampler, device: str, *,
+    model: str, prompts: Sequence[str], out: str | None, sampler: Sampler, device: str, *,
     player: str | None, count: int, resolution: int | None, seed: int,
 ) -> int:  # fmt: skip
     """Images as PNG files, with a list of what they are."""
@@ -65,7 +65,7 @@ def sample(
 
 
 def evaluate(
-    model: str, data: str, out: str, config: SPINConfig, device: str, reading: Reading, *,
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, reading: Reading, *,
     players: Sequence[str], samples: int, scorers: Sequence[str], features: str,
 ) -> int:  # fmt: skip
     """Players beside the model: distances to the real images, scores, win rates."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from shared_core.device import check_seed, describe_device, resolve_device
 from shared_core.errors import InputError
-from shared_core.run_folder import RunFolder
+from shared_core.run_folder import RunFolder, default_folder
 
 from spin_diffusion.config import Precision
 from spin_diffusion.latent_cache import is_cache, prepare_cache, read_cache
@@ -86,9 +86,10 @@ def log_start(accelerator: Any, data: Data | None = None) -> None:
 
 
 @contextmanager
-def opened_run(out: str, settings: dict[str, Any], accelerator: Any) -> Iterator[Path]:
+def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> Iterator[Path]:
     """The run folder, held by the main process while all work in it; bad input leaves none that was not there."""
-    path = Path(out)
+    base = f"runs/spin-diffusion-{settings['verb']}"
+    path = Path(out) if out else default_folder(base, package="spin-diffusion", settings=settings)
     if accelerator.is_main_process:
         made = [each for each in (path, *path.parents) if not each.exists()]
         with RunFolder(path, package="spin-diffusion", settings=settings):

@@ -52,7 +52,7 @@ def prepare(model: str, data: str, out: str, reading: Reading, pairs: bool, devi
 
 
 def run(
-    model: str, data: str, out: str, config: SPINConfig, device: str, reading: Reading, *,
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, reading: Reading, *,
     player: str | None, scorers: list[str], features: str, round_trip: bool,
 ) -> int:  # fmt: skip
     """The whole loop; returns 0."""
@@ -83,7 +83,9 @@ def run(
     return 0
 
 
-def sft(model: str, data: str, out: str, config: SPINConfig, device: str, reading: Reading, player: str | None) -> int:
+def sft(
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, reading: Reading, player: str | None
+) -> int:
     """Denoising score matching on the real images."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
@@ -105,7 +107,9 @@ def sft(model: str, data: str, out: str, config: SPINConfig, device: str, readin
     return 0
 
 
-def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, reading: Reading, player: str | None) -> int:
+def dpo(
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, reading: Reading, player: str | None
+) -> int:
     """Diffusion-DPO on given pairs."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
     parts = load_parts(model, player)
@@ -128,7 +132,7 @@ def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, readin
 
 
 def generate(
-    model: str, data: str, out: str, config: SPINConfig, device: str, reading: Reading, *,
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, reading: Reading, *,
     player: str | None, iteration: int, round_trip: bool,
 ) -> int:  # fmt: skip
     """The opponent's samples alone."""
@@ -155,7 +159,7 @@ def generate(
 
 
 def train(
-    model: str, data: str, opponents: str, out: str, config: SPINConfig, device: str, reading: Reading, *,
+    model: str, data: str, opponents: str, out: str | None, config: SPINConfig, device: str, reading: Reading, *,
     player: str | None, iteration: int,
 ) -> int:  # fmt: skip
     """One iteration on samples that `generate` wrote."""

@@ -8,7 +8,7 @@ from spin_diffusion.verbs.choices import BetaConvention, OnError, Precision, Pre
 def sft(
     model: str,
     data: str,
-    out: str = "runs/sft",
+    out: str | None = None,
     preset: Preset = "small",
     player: str | None = None,
     weighting: Weighting | None = None,
@@ -44,7 +44,7 @@ def sft(
     Args:
         model: a pipeline's folder or hub id.
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
-        out: folder of the run; the player goes to OUT/model.
+        out: run folder; runs/spin-diffusion-sft by default; the player goes to OUT/model.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA to start from.
         weighting: of timesteps.
@@ -96,7 +96,7 @@ def sft(
 def dpo(
     model: str,
     data: str,
-    out: str = "runs/dpo",
+    out: str | None = None,
     preset: Preset = "small",
     player: str | None = None,
     beta: float | None = None,
@@ -125,7 +125,7 @@ def dpo(
     Args:
         model: a pipeline's folder or hub id; its UNet is also the reference.
         data: parquet with jpg_0, jpg_1, label_0 and caption, or a cache of it.
-        out: folder of the run; the player goes to OUT/model.
+        out: run folder; runs/spin-diffusion-dpo by default; the player goes to OUT/model.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA to start from.
         beta: multiplies mean errors.

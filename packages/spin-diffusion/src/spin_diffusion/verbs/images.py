@@ -22,7 +22,7 @@ def toy(out: str = "toy", kind: Literal["sd", "sdxl"] = "sd", n: int = 24, seed:
 def sample(
     model: str,
     prompts: list[str] = [],  # noqa: B006 - read only; the help shows it
-    out: str = "runs/samples",
+    out: str | None = None,
     player: str | None = None,
     n: int = 1,
     scheduler: Scheduler = "deployed",
@@ -40,7 +40,7 @@ def sample(
     Args:
         model: a pipeline's folder or hub id.
         prompts: separated by commas, a JSON list, or one file with a prompt a line; classes of a UNet alone.
-        out: folder of the run.
+        out: run folder; runs/spin-diffusion-sample by default.
         player: folder or hub id of a UNet or LoRA (RUN/iter_2/model).
         n: images a prompt.
         scheduler: deployed is the pipeline's own.
@@ -65,7 +65,7 @@ def sample(
 def eval_(
     model: str,
     data: str,
-    out: str = "runs/eval",
+    out: str | None = None,
     preset: Preset = "small",
     players: list[str] = [],  # noqa: B006 - read only; the help shows it
     n: int = 1,
@@ -89,7 +89,7 @@ def eval_(
     Args:
         model: a pipeline's folder or hub id: theta_0.
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
-        out: folder of the run.
+        out: run folder; runs/spin-diffusion-eval by default.
         preset: where the settings below start from.
         players: folders or hub ids of UNets or LoRAs.
         n: images a prompt.

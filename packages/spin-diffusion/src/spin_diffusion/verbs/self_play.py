@@ -18,7 +18,7 @@ from spin_diffusion.verbs.choices import (
 def run(
     model: str,
     data: str,
-    out: str = "runs/spin",
+    out: str | None = None,
     preset: Preset = "small",
     player: str | None = None,
     iterations: int | None = None,
@@ -78,7 +78,7 @@ def run(
     Args:
         model: a pipeline's folder or hub id: Stable Diffusion, SDXL, or a UNet alone (DDPMPipeline).
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
-        out: folder of the run.
+        out: run folder; runs/spin-diffusion-run by default.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA to start from, in place of the pipeline's own UNet.
         iterations: how many times the opponent is renewed.

@@ -55,7 +55,7 @@ def prepare(
 def generate(
     model: str,
     data: str,
-    out: str = "runs/generated",
+    out: str | None = None,
     preset: Preset = "small",
     player: str | None = None,
     iteration: int = 0,
@@ -80,7 +80,7 @@ def generate(
     Args:
         model: a pipeline's folder or hub id.
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
-        out: folder of the run, which `spin-diffusion train` takes.
+        out: run folder; runs/spin-diffusion-generate by default; `spin-diffusion train` takes it.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA: the opponent.
         iteration: which iteration the samples are for; other iterations have other seeds.
@@ -119,7 +119,7 @@ def train(
     model: str,
     data: str,
     opponents: str,
-    out: str = "runs/train",
+    out: str | None = None,
     preset: Preset = "small",
     player: str | None = None,
     iteration: int = 0,
@@ -162,7 +162,7 @@ def train(
         model: a pipeline's folder or hub id.
         data: the data that `generate` was given.
         opponents: the folder that `generate` wrote.
-        out: folder of the run.
+        out: run folder; runs/spin-diffusion-train by default.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA: the player, which is also the opponent.
         iteration: number of the iteration: it fixes data order and noise.

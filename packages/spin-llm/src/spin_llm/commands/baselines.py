@@ -18,7 +18,7 @@ from spin_llm.sources import load_data
 from spin_llm.supervised import fine_tune, prefer
 
 
-def sft(model: str, data: str, out: str, config: SPINConfig, device: str, **reading: Any) -> int:
+def sft(model: str, data: str, out: str | None, config: SPINConfig, device: str, **reading: Any) -> int:
     """Make theta_0."""
     loaded, tokenizer, accelerator = player(model, config, device)
     contents = {"player": fingerprint(loaded, model)}
@@ -32,7 +32,7 @@ def sft(model: str, data: str, out: str, config: SPINConfig, device: str, **read
     return 0
 
 
-def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, **reading: Any) -> int:
+def dpo(model: str, data: str, out: str | None, config: SPINConfig, device: str, **reading: Any) -> int:
     """The paper's baseline on data that holds two responses a prompt."""
     loaded, tokenizer, accelerator = player(model, config, device)
     contents = {"player": fingerprint(loaded, model)}
@@ -63,7 +63,7 @@ def dpo(model: str, data: str, out: str, config: SPINConfig, device: str, **read
 
 
 def evaluate(
-    model: str, data: str, out: str, config: SPINConfig, device: str, samples: int, as_json: bool, **reading: Any
+    model: str, data: str, out: str | None, config: SPINConfig, device: str, samples: int, as_json: bool, **reading: Any
 ) -> int:
     """A player on examples."""
     if samples < 1:

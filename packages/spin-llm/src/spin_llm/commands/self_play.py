@@ -27,7 +27,7 @@ from spin_llm.vllm_engine import require_vllm
 log = logging.getLogger(__name__)
 
 
-def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_run: bool, **reading: Any) -> int:
+def run(model: str, data: str, out: str | None, config: SPINConfig, device: str, dry_run: bool, **reading: Any) -> int:
     """The whole loop; returns 0."""
     if config.engine == "vllm":
         require_vllm()
@@ -65,7 +65,7 @@ def run(model: str, data: str, out: str, config: SPINConfig, device: str, dry_ru
     return 0
 
 
-def generate(model: str, data: str, out: str, config: SPINConfig, device: str, **reading: Any) -> int:
+def generate(model: str, data: str, out: str | None, config: SPINConfig, device: str, **reading: Any) -> int:
     """The opponent's responses alone."""
     loaded, tokenizer, accelerator = player(model, config, device)
     found = load_data(data, loaded, tokenizer, config, **reading)
@@ -82,7 +82,7 @@ def generate(model: str, data: str, out: str, config: SPINConfig, device: str, *
     return 0
 
 
-def train(model: str, generated: str, out: str, config: SPINConfig, device: str, iteration: int) -> int:
+def train(model: str, generated: str, out: str | None, config: SPINConfig, device: str, iteration: int) -> int:
     """One iteration on responses that `generate` wrote."""
     loaded, tokenizer, accelerator = player(model, config, device)
     source = Path(generated)

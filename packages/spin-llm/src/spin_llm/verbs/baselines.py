@@ -11,7 +11,7 @@ Precision = Literal["float32", "bfloat16"]
 def sft(
     model: str,
     data: str,
-    out: str = "runs/sft",
+    out: str | None = None,
     preset: Preset = "small",
     learning_rate: float | None = None,
     optim: Optim | None = None,
@@ -39,7 +39,7 @@ def sft(
     Args:
         model: a folder, a hub id, a .gguf file, or smollm2.
         data: .jsonl, .json, .parquet, a folder of datasets, or docstrings.
-        out: folder of the run; the model goes to OUT/model.
+        out: run folder; runs/spin-llm-sft by default; the model goes to OUT/model.
         preset: where the settings below start from.
         learning_rate: its peak.
         optim: the optimiser.
@@ -81,7 +81,7 @@ def sft(
 def dpo(
     model: str,
     data: str,
-    out: str = "runs/dpo",
+    out: str | None = None,
     preset: Preset = "small",
     beta: float = 0.1,
     learning_rate: float | None = None,
@@ -104,7 +104,7 @@ def dpo(
     Args:
         model: a folder, a hub id, a .gguf file, or smollm2; it is also the reference.
         data: records with real (chosen) and generated (rejected).
-        out: folder of the run; the model goes to OUT/model.
+        out: run folder; runs/spin-llm-dpo by default; the model goes to OUT/model.
         preset: where the settings below start from.
         beta: strength of the pull to the reference.
         learning_rate: its peak.
@@ -137,7 +137,7 @@ def dpo(
 def eval_(
     model: str,
     data: str,
-    out: str = "runs/eval",
+    out: str | None = None,
     preset: Preset = "small",
     samples: int = 2,
     max_new_tokens: int | None = None,
@@ -158,7 +158,7 @@ def eval_(
     Args:
         model: a folder, a hub id, a .gguf file, or smollm2.
         data: .jsonl, .json, .parquet, a folder of datasets, or docstrings.
-        out: folder of the run.
+        out: run folder; runs/spin-llm-eval by default.
         preset: where the settings below start from.
         samples: responses a prompt.
         max_new_tokens: of a response.

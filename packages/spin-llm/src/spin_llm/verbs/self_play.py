@@ -12,7 +12,7 @@ Precision = Literal["float32", "bfloat16"]
 def run(
     model: str,
     data: str,
-    out: str = "runs/spin",
+    out: str | None = None,
     preset: Preset = "small",
     iterations: int | None = None,
     beta: list[float] | None = None,
@@ -58,7 +58,7 @@ def run(
     Args:
         model: a folder, a hub id, a .gguf file, or smollm2.
         data: .jsonl, .json, .parquet, a folder of datasets, or docstrings.
-        out: folder of the run.
+        out: run folder; runs/spin-llm-run by default.
         preset: where the settings below start from.
         iterations: how many times the opponent is renewed.
         beta: the paper's lambda, one for each iteration (the last one goes on).
@@ -120,7 +120,7 @@ def run(
 def generate(
     model: str,
     data: str,
-    out: str = "runs/generated",
+    out: str | None = None,
     preset: Preset = "small",
     max_new_tokens: int | None = None,
     generation_batch_size: int | None = None,
@@ -143,7 +143,7 @@ def generate(
     Args:
         model: the opponent: a folder, a hub id, a .gguf file, or smollm2.
         data: .jsonl, .json, .parquet, a folder of datasets, or docstrings.
-        out: folder of the run, which `spin-llm train` takes.
+        out: run folder; runs/spin-llm-generate by default; `spin-llm train` takes it.
         preset: where the settings below start from.
         max_new_tokens: of a response.
         generation_batch_size: responses sampled together.
@@ -177,7 +177,7 @@ def generate(
 def train(
     model: str,
     generated: str,
-    out: str = "runs/train",
+    out: str | None = None,
     preset: Preset = "small",
     iteration: int = 0,
     beta: float | None = None,
@@ -199,7 +199,7 @@ def train(
     Args:
         model: the player and opponent: a folder, a hub id, a .gguf file, or smollm2.
         generated: the folder that `generate` wrote.
-        out: folder of the run.
+        out: run folder; runs/spin-llm-train by default.
         preset: where the settings below start from.
         iteration: which of the preset's iterations.
         beta: the paper's lambda.
