@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ OTHER_THINGS = {("spin-diffusion", "eta")}
 RIGHT = {second: right for right, seconds in SECOND_NAMES.items() for second in seconds}
 # verbs without --out that have nothing to print as JSON: one goes on with a run folder, the other serves until stopped
 NO_RESULT = {("rar-prompt", "resume"), ("rar-prompt", "serve")}
+
+# verbs that are another one with its options filled in, and write its run folder
+DEFAULTS_OF_OTHER_VERBS = {("rar-prompt", "respond"): "run"}
 
 
 @pytest.fixture
@@ -94,6 +98,15 @@ def test_what_goes_into_no_folder_can_be_had_as_json(package: Any, verbs: dict[s
         if not {"out", "json"} & set(options_of(function)) and (package.name, verb) not in NO_RESULT
     ]
     assert not missing, f"{', '.join(missing)}: prints a result and writes no folder, so it takes --json"
+
+
+def test_a_run_without_a_folder_goes_to_the_one_default(package: Any, verbs: dict[str, Verb]) -> None:
+    for verb, function in verbs.items():
+        out = inspect.signature(function).parameters.get("out")
+        assert out is None or "runs/" not in str(out.default), f"{verb} --out: None, which `default_folder` resolves"
+        named = set(re.findall(r"runs/[\w.-]+", inspect.getdoc(function) or ""))
+        right = f"runs/{package.name}-{DEFAULTS_OF_OTHER_VERBS.get((package.name, verb), verb)}"
+        assert named <= {right, f"{right}-SCALE"}, f"{verb} --out: the help names {named}, the default is {right}"
 
 
 @dataclasses.dataclass
