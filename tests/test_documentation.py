@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ABOUT = {"paper", "arxiv", "method", "first", "claim", "speed"}
+ABOUT = {"paper", "arxiv", "method", "first", "claim", "headline", "speed"}
 LAUNCHED = re.compile(r"^accelerate launch (?:--\S+ (?!-m))*?(?:--\S+ )*-m (\w+) ")
 
 

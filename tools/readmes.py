@@ -6,7 +6,7 @@
 
 A README has its table between `<!-- claims -->` or `<!-- speed -->` and `<!-- end -->` (the root's: `packages`,
 `missed`). A package's `[tool.collection]` names its paper, its method in a line, a first command, which claim and which
-comparison stand for it in the root's table, and why a claim does not hold, in plain words.
+comparison stand for it in the root's table, the claim's headline in plain words, and why a claim does not hold.
 """
 
 import argparse
@@ -89,6 +89,12 @@ def speed_table(results: dict[str, Any]) -> str:
     return table(columns, cells)
 
 
+def headline(text: str, measured: Any) -> str:
+    """The sentence with what was measured in it: `{value}`, or several values by name, `_` for what is no letter."""
+    values = measured if isinstance(measured, dict) else {"value": measured}
+    return text.format(**{re.sub(r"\W+", "_", name): value for name, value in values.items()})
+
+
 class Package:
     """What one member knows of itself."""
 
@@ -109,7 +115,7 @@ class Package:
             f"{self.about['paper']} ([{arxiv}](https://arxiv.org/abs/{arxiv}))",
             self.about["method"],
             f"`{self.about['first']}`",
-            f"{claim['quantity']}: {format_value(claim['measured'])} ({claim['verdict']})",
+            f"{headline(self.about['headline'], claim['measured'])} ({claim['verdict']})",
             f"{faster['ratio']:.3g}x {faster['peer']}",
         )
 

@@ -5,6 +5,7 @@ as Stable Diffusion is told its prompt by a frozen text encoder. Minutes to hour
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -181,7 +182,10 @@ def _grid(study: Study, net: nn.Module) -> list[list[float]]:
 
 
 def _measure(context: Context, kind: Images) -> Measurement:
-    runs = [run_seed(context, kind, 10 * context.seed + seed) for seed in range(context.at(1, 1, NUM_SEEDS))]
+    first_seed = 10 * context.seed
+    by_seed = {first_seed + k: run_seed(context, kind, first_seed + k) for k in range(context.at(1, 1, NUM_SEEDS))}
+    runs = list(by_seed.values())
+    context.folder.write_json(f"study-{kind}.json", study_summary(kind, by_seed))
     ratios = [
         run["self_play"][-1]["features"] / min(each["features"] for each in run["continued"].values()) for run in runs
     ]
@@ -194,8 +198,34 @@ def _measure(context: Context, kind: Images) -> Measurement:
         note=f"{SPREAD_NOTE}; {TRIED[kind]}; Fréchet distance, features / pixels: " + " | ".join(map(_line, runs))
         if context.scale == "paper"
         else "trains for hours at --scale paper; here a few updates of one seed show that it runs",
-        figures=_figures(context, kind, runs),
+        figures=_figures(context, kind, by_seed),
     )
+
+
+def study_summary(kind: Images, runs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """The study's scores, seed by seed."""
+    kept = ("before", "self_play", "continued", "floor", "held_out_error", "classifier")
+    return {
+        "images": kind,
+        "seeds": [{"seed": seed} | {name: run[name] for name in kept} for seed, run in runs.items()],
+    }
+
+
+def study_table(summary: Mapping[str, Any]) -> list[str]:
+    """Markdown, a row a seed: Fréchet distance of features / of pixels at every stage; and the class accuracy."""
+    seeds = summary["seeds"]
+    iterations = len(seeds[0]["self_play"])
+    rates = list(seeds[0]["continued"])
+    head = ["seed", "SFT", *(f"SFT continued, {rate}" for rate in rates)]
+    head += [f"iteration {k}" for k in range(1, iterations + 1)]
+    head += ["real training images", "class accuracy, SFT / self-play"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in seeds:
+        stages = [row["before"], *(row["continued"][rate] for rate in rates), *row["self_play"], row["floor"]]
+        cells = [f"{score['features']:.1f} / {score['pixels']:.2f}" for score in stages]
+        accuracy = f"{row['before']['accuracy']:.3f} / {row['self_play'][-1]['accuracy']:.3f}"
+        lines.append(f"| {row['seed']} | " + " | ".join([*cells, accuracy]) + " |")
+    return lines
 
 
 def _line(run: dict[str, Any]) -> str:
@@ -213,23 +243,23 @@ def _line(run: dict[str, Any]) -> str:
     )
 
 
-def _figures(context: Context, kind: Images, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+def _figures(context: Context, kind: Images, runs: Mapping[int, dict[str, Any]]) -> tuple[str, ...]:
     curves, axes = new_figure(f"{kind}, conditional UNet", "iteration", "Fréchet distance (features)")
-    for seed, run in enumerate(runs):
+    for index, (seed, run) in enumerate(runs.items()):
         values = [run["before"]["features"], *(score["features"] for score in run["self_play"])]
-        axes.plot(values, "o-", color=f"C{seed}", label=f"self-play, seed {seed}")
+        axes.plot(values, "o-", color=f"C{index}", label=f"self-play, seed {seed}")
         best = min(each["features"] for each in run["continued"].values())
-        axes.plot(
-            len(values) - 1, best, "x", color=f"C{seed}", label="SFT continued, as many updates" if not seed else None
-        )
+        label = "SFT continued, as many updates" if index == 0 else None
+        axes.plot(len(values) - 1, best, "x", color=f"C{index}", label=label)
     axes.set_ylim(bottom=0)
     axes.legend()
     grid, panels = new_figure(f"{kind}: the same noise before and after", "", "", panels=3)
     names = {"real": "real", "before": "after SFT", "self-play": "after self-play"}
     for panel, (name, label) in zip(panels, names.items(), strict=True):
-        images = torch.tensor(runs[0]["grids"][name])
-        side = int(images.shape[1] ** 0.5)
-        rows = images.view(4, 5, side, side).permute(0, 2, 1, 3).reshape(4 * side, 5 * side)
+        images = torch.tensor(next(iter(runs.values()))["grids"][name])
+        side = int(images.shape[1] ** 0.5) + 2
+        framed = torch.nn.functional.pad(images.view(4, 5, side - 2, side - 2), (1, 1, 1, 1))
+        rows = framed.permute(0, 2, 1, 3).reshape(4 * side, 5 * side)
         panel.imshow(rows, cmap="gray", vmin=-1, vmax=1)
         panel.set_title(label)
         panel.set_axis_off()
