@@ -45,7 +45,7 @@ _reproduce:
 
 bench: setup  ## ours beside the peers, ratios with their spread; PKG=NAME for one
 	@$(UV) sync --frozen --all-packages --all-groups --inexact --quiet
-	@for package in $(PKGS); do echo "== $$package"; $(RUN) python -m shared_core.benchmark packages/$$package || exit 1; done
+	@$(RUN) python -m shared_core.benchmark $(addprefix packages/,$(PKGS))
 
 test-all: setup  ## every test, on two cores without a GPU
 	$(PYTEST)

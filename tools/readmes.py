@@ -5,8 +5,9 @@
     python tools/readmes.py --check                        exit 1 where a README is not what its results say
 
 A README has its table between `<!-- claims -->` or `<!-- speed -->` and `<!-- end -->` (the root's: `packages`,
-`missed`). A package's `[tool.collection]` names its paper, its method in a line, a first command, which claim and which
-comparison stand for it in the root's table, the claim's headline in plain words, and why a claim does not hold.
+`missed`, `slower`). A package's `[tool.collection]` names its paper, its method in a line, a first command, which claim
+and which comparison stand for it in the root's table, the claim's headline in plain words, the ratios aimed at, and why
+a claim does not hold or a ratio is missed.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shared_core.benchmark import format_goal, goal_of, read_goals
 from shared_core.claims import format_value
 
 ROOT = Path(__file__).parents[1]
@@ -71,9 +73,9 @@ def _verdicts(rows: list[dict[str, Any]]) -> list[str]:
     return sorted((row["verdict"] for row in rows), key=["reproduced", "not reproduced", "not at this scale"].index)
 
 
-def speed_table(results: dict[str, Any]) -> str:
-    """Every comparison with its spread."""
-    columns = ("id", "question", "peer", "ours", "theirs", "ratio", "spread", "same result")
+def speed_table(results: dict[str, Any], goals: dict[str, float]) -> str:
+    """Every comparison with its spread, and the ratio that was aimed at."""
+    columns = ("id", "question", "peer", "ours", "theirs", "ratio", "spread", "goal", "same result")
     cells = [
         (
             f"`{row['id']}`",
@@ -82,6 +84,7 @@ def speed_table(results: dict[str, Any]) -> str:
             *(f"{row[side]:.4g} {row['unit']}" for side in ("ours", "theirs")),
             f"{row['ratio']:.3g}x",
             f"{row['ratio_low']:.3g} .. {row['ratio_high']:.3g}",
+            format_goal(row, goals),
             "yes" if row["same_result"] else "no",
         )
         for row in results["results"]
@@ -104,6 +107,7 @@ class Package:
         self.about = everything["tool"]["collection"]
         self.claims = read(folder / "claims.json")
         self.results = read(folder / "benchmarks" / "results.json")
+        self.goals = read_goals(folder)
 
     def front_row(self) -> tuple[str, ...]:
         """Its line in the root's table."""
@@ -128,6 +132,16 @@ class Package:
             if row["verdict"] == "not reproduced"
         ]
 
+    def slower(self) -> list[str]:
+        """A line for every comparison that is below the ratio aimed at."""
+        why = self.about.get("slower", {})
+        return [
+            f"- {self.name}, `{row['id']}`. {row['ratio']:.3g}x where {goal:g}x was aimed at, beside {row['peer']} "
+            f"({row['question'].partition(';')[0]}): {why[row['id']]}."
+            for row in self.results["results"]
+            if (goal := goal_of(row, self.goals)) is not None and row["ratio"] < goal
+        ]
+
 
 def filled(text: str, parts: dict[str, str]) -> str:
     """The text with what stands between `<!-- NAME -->` and `<!-- end -->` replaced."""
@@ -142,13 +156,14 @@ def readmes(root: Path) -> dict[Path, str]:
     packages = [Package(path.parent) for path in sorted(root.glob("packages/*/pyproject.toml"))]
     pages = {}
     for package in packages:
-        parts = {"claims": claims_table(package.claims), "speed": speed_table(package.results)}
+        parts = {"claims": claims_table(package.claims), "speed": speed_table(package.results, package.goals)}
         path = package.folder / "README.md"
         pages[path] = filled(path.read_text(encoding="utf-8"), parts)
     columns = ("package", "paper", "the method", "first command", "headline claim as measured", "speed")
     front = {
         "packages": table(columns, [package.front_row() for package in packages]),
         "missed": "\n".join(line for package in packages for line in package.missed()),
+        "slower": "\n".join(line for package in packages for line in package.slower()),
     }
     pages[root / "README.md"] = filled((root / "README.md").read_text(encoding="utf-8"), front)
     return pages

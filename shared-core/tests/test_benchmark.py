@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from shared_core.benchmark import alternate, compare, main
+from shared_core.benchmark import alternate, compare, format_goal, goal_of, main, read_goals
 
 BENCH = """
 import pickle
@@ -73,6 +73,42 @@ def test_a_packages_benchmarks_are_run_printed_and_written(package: Path, capsys
             }
         ],
     }
+
+
+GOALS = """
+[tool.collection.goals]
+"step | peer*" = 4
+"step" = 1
+"wall-*" = 2
+"""
+
+
+def test_several_packages_are_one_table_with_goals(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = BENCH.replace("from helper import VALUE", "VALUE = 2.0")
+    (package / "benchmarks" / "bench_step.py").write_text(bench)
+    (package / "pyproject.toml").write_text(GOALS)
+    broken, other = package.parent / "broken", package.parent / "other"
+    (broken / "benchmarks").mkdir(parents=True)
+    (broken / "benchmarks" / "bench_bad.py").write_text("def run():\n    raise ValueError\n")
+    (other / "benchmarks").mkdir(parents=True)
+    (other / "benchmarks" / "bench_step.py").write_text(bench)
+    assert main([str(package), str(broken), str(other)]) == 1  # the others are measured all the same
+    printed = capsys.readouterr()
+    assert printed.out.count("3.00x") == 2
+    assert "missed" in printed.out
+    assert printed.err.splitlines()[-1].endswith("bench_bad.py failed")
+    assert (other / "benchmarks" / "results.json").exists()
+
+
+def test_a_goal_is_that_of_the_first_pattern_that_fits(package: Path) -> None:
+    (package / "pyproject.toml").write_text(GOALS)
+    goals = read_goals(package)
+    assert read_goals(package.parent) == {}
+    row = {"id": "step", "peer": "peer 1.0", "question": "?", "ratio": 3.0}
+    assert (goal_of(row, goals), format_goal(row, goals)) == (4, "4x, missed")
+    assert format_goal(row | {"peer": "another"}, goals) == "1x"
+    assert format_goal(row | {"id": "wall-7"}, goals) == "2x"
+    assert format_goal(row | {"id": "steps"}, goals) == ""
 
 
 def test_no_benchmarks_no_argument_and_one_that_fails(package: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,9 @@
 """Ours and a peer in alternation on the same inputs: ratios with their spread.
 
 A package's `benchmarks/bench_*.py` each define `run() -> list[Comparison]`; `python -m shared_core.benchmark
-packages/NAME` runs every file in a process of its own (so that peak memory is its own), prints the table and writes
-`packages/NAME/benchmarks/results.json`.
+packages/NAME ...` runs every file in a process of its own (so that peak memory is its own), writes
+`packages/NAME/benchmarks/results.json` and prints one table. `[tool.collection.goals]` in the package's pyproject.toml
+says which ratio was aimed at.
 """
 
 import statistics
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,21 +110,54 @@ def _wait_for_gpu() -> None:
         torch.cuda.synchronize()
 
 
-def print_results(results: list[dict[str, Any]]) -> None:
-    """Print comparisons as a table on stdout."""
+def read_goals(package: str | Path) -> dict[str, float]:
+    """The ratios aimed at, from `[tool.collection.goals]`: a pattern as `goal_of` reads it, and the ratio."""
+    import tomllib
+
+    path = Path(package) / "pyproject.toml"
+    about = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    goals: dict[str, float] = about.get("tool", {}).get("collection", {}).get("goals", {})
+    return goals
+
+
+def goal_of(row: Mapping[str, Any], goals: Mapping[str, float]) -> float | None:
+    """The ratio that a comparison should reach: of the first pattern that fits, None where there is no goal for it.
+
+    A pattern fits `id | peer | question` from its beginning, with `*` for any text: `step`, `step-*`,
+    `step | davda54/sam | * 82 tensors*`.
+    """
+    text = f"{row['id']} | {row['peer']} | {row['question']}"
+    fitting = (
+        goal for pattern, goal in goals.items() if any(fnmatchcase(text, p) for p in (pattern, f"{pattern} | *"))
+    )
+    return next(fitting, None)
+
+
+def format_goal(row: Mapping[str, Any], goals: Mapping[str, float]) -> str:
+    """`2x`, `2x, missed` where the ratio is below it, or nothing."""
+    goal = goal_of(row, goals)
+    return "" if goal is None else f"{goal:g}x" if row["ratio"] >= goal else f"{goal:g}x, missed"
+
+
+def print_results(results: Mapping[str, list[dict[str, Any]]], goals: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the comparisons of packages as one table on stdout, with the goals of each package."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for column in ("id", "question", "peer", "unit", "ours", "theirs", "ratio", "spread", "same result"):
+    for column in ("package", "id", "question", "peer", "ours", "theirs", "ratio", "spread", "goal", "same result"):
         table.add_column(column, overflow="fold")
-    for row in results:
-        cells = [row["id"], row["question"], row["peer"], row["unit"], f"{row['ours']:.4g}", f"{row['theirs']:.4g}"]
-        cells += [f"{row['ratio']:.2f}x", f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}", str(row["same_result"])]
-        table.add_row(*map(Text, cells))
+    for package, rows in results.items():
+        for row in rows:
+            cells = [package, row["id"], row["question"], row["peer"]]
+            cells += [f"{row[side]:.4g} {row['unit']}" for side in ("ours", "theirs")]
+            cells += [f"{row['ratio']:.2f}x", f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}"]
+            cells += [format_goal(row, goals[package]), "yes" if row["same_result"] else "NO"]
+            table.add_row(*map(Text, cells))
+        table.add_section()
     # outside a terminal nothing says how wide a line may be, and people read it in logs and with grep
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
 
 
@@ -152,19 +187,24 @@ def _run_package(package: Path) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m shared_core.benchmark packages/NAME`."""
-    arguments = sys.argv[1:] if argv is None else argv
-    try:
-        if len(arguments) != 1:
-            raise InputError("usage: python -m shared_core.benchmark packages/NAME")
-        print_results(_run_package(Path(arguments[0]).resolve()))
-    except InputError as error:
-        print(error, file=sys.stderr)
+    """`python -m shared_core.benchmark packages/NAME ...`; a package that fails does not stop the others."""
+    paths = [Path(argument).resolve() for argument in (sys.argv[1:] if argv is None else argv)]
+    results: dict[str, list[dict[str, Any]]] = {}
+    complaints: list[str] = []
+    if not paths:
+        print("usage: python -m shared_core.benchmark packages/NAME ...", file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:
-        print(f"{error.cmd[3]} failed", file=sys.stderr)
-        return 1
-    return 0
+    for path in paths:
+        try:
+            results[path.name] = _run_package(path)
+        except InputError as error:
+            complaints.append(str(error))
+        except subprocess.CalledProcessError as error:
+            complaints.append(f"{error.cmd[3]} failed")
+    if results:
+        print_results(results, {path.name: read_goals(path) for path in paths})
+    print(*complaints, sep="\n", end="\n" * bool(complaints), file=sys.stderr)
+    return int(bool(complaints)) if results or not complaints else 2 if "failed" not in complaints[0] else 1
 
 
 if __name__ == "__main__":
