@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and what JSON can hold."""
+"""Files that appear whole or not at all, what JSON can hold, and numpy files without objects."""
 
 import errno
 import json
 import math
 import os
+import pickle
+import re
 import stat
 import subprocess
 from collections.abc import Callable
@@ -15,7 +17,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_core.files import atomic_path, jsonable, write_json, write_text
+from shared_core import InputError
+from shared_core.files import atomic_path, jsonable, read_numpy, write_json, write_text
 
 
 def test_a_file_is_replaced_whole_and_readable(tmp_path: Path) -> None:
@@ -135,3 +138,30 @@ def test_what_is_jsonable_survives_json_and_is_its_own_form(value: object) -> No
     once = jsonable(value)
     assert json.loads(json.dumps(once, allow_nan=False)) == once
     assert jsonable(once) == once
+
+
+def test_numpy_files_are_read_without_objects(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.arange(3))
+    np.savez(tmp_path / "more.npz", x=np.zeros(2), y=np.ones(1))
+    assert read_numpy(tmp_path / "one.npy").tolist() == [0, 1, 2]
+    assert sorted(read_numpy(tmp_path / "more.npz")) == ["x", "y"]
+    with pytest.raises(FileNotFoundError):
+        read_numpy(tmp_path / "no.npy")
+
+
+@pytest.mark.parametrize("name", ["empty.npy", "junk.npz", "cut.npz", "objects.npy", "objects.npz", "pickle.npy"])
+def test_a_broken_numpy_file_or_one_of_objects_is_one_line_that_does_not_advise_to_unpickle(
+    tmp_path: Path, name: str
+) -> None:
+    path, objects = tmp_path / name, np.array([{}], dtype=object)
+    kind = path.stem
+    if kind == "objects":
+        np.save(path, objects) if path.suffix == ".npy" else np.savez(path, x=objects)
+    elif kind == "cut":
+        np.savez(path, x=np.zeros(100))
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        path.write_bytes({"empty": b"", "junk": b"no zip", "pickle": pickle.dumps({"x": 1})}[kind])
+    with pytest.raises(InputError, match=re.escape(f"{path} is no .npy or .npz file of plain arrays")) as caught:
+        read_numpy(path)
+    assert "allow_pickle" not in str(caught.value)

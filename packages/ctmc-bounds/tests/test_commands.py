@@ -255,7 +255,7 @@ def test_bad_files(run, tmp_path):
         "rows.json": "a row of the transition matrix sums to 2",
         "half.csv": "holds 1.5; tokens are integers",
         "words.csv": "cannot be read",
-        "pickle.npy": "cannot be read",
+        "pickle.npy": "objects are refused",
         "half.csv:S=x": "is not key=number",
     }
     for name, words in table.items():
@@ -334,7 +334,7 @@ def test_bad_files_of_every_kind_are_one_line(run, tmp_path):
         (tmp_path / name).write_text(text)
     table = {
         "zero.npy": "is empty", "zero.npz": "is empty", "zero.csv": "is empty", "blank.csv": "n >= 1",
-        "inf.csv": "holds inf; tokens are integers", "huge.csv": "holds 1e+300", "cut.npz": "cannot be read",
+        "inf.csv": "holds inf; tokens are integers", "huge.csv": "holds 1e+300", "cut.npz": "is no .npy or .npz file",
         "rows.npy": "samples of shape (0, 3)", "words.npy": "dtype <U1", "complex.npy": "dtype complex128",
         "bits.npy": "dtype bool", "table.npy:d=3": "takes no keys", "vector.npz": "S is [2, 3]",
         "letter.npz": "S is 'x'", "half.npz": "S is 2.5", "kind.json": "kind ['ising'] is none of",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from shared_core.errors import InputError
+from shared_core.files import read_numpy
 from shared_core.run_folder import read_json
 
 from ctmc_bounds.arrays import real
@@ -90,12 +91,12 @@ def _described_value(path: Path, key: str, value: Any) -> Any:
 def _load(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
+    if path.suffix != ".csv":
+        return read_numpy(path)
     try:
-        if path.suffix != ".csv":
-            return np.load(path, allow_pickle=False)
         text = path.read_text(encoding="utf-8")
         return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2) if text.strip() else np.zeros((0, 0))
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
+    except ValueError as error:  # a text that is no table; UnicodeDecodeError is one too
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -106,19 +107,15 @@ def _numbers(path: Path, what: str, array: np.ndarray) -> np.ndarray:
 
 
 def _from_npz(path: Path, file: Any) -> TableData:
-    if not hasattr(file, "files"):
+    if not isinstance(file, dict):
         raise InputError(f"{path} is one array; expected S, d and probs")
-    missing = {"S", "d", "probs"} - set(file.files)
+    missing = {"S", "d", "probs"} - set(file)
     if missing:
         raise InputError(f"{path} has no {sorted(missing)[0]}; expected S, d and probs")
-    try:
-        found = {name: file[name] for name in ("S", "d", "probs")}
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        raise InputError(f"{path} cannot be read: {error}") from error
     for name in ("S", "d"):
-        if found[name].shape != () or found[name].dtype.kind not in "iu":
-            raise InputError(f"{path}: {name} is {found[name].tolist()!r}; expected one whole number")
-    return TableData(_numbers(path, "probs", found["probs"]), int(found["S"]), int(found["d"]))
+        if file[name].shape != () or file[name].dtype.kind not in "iu":
+            raise InputError(f"{path}: {name} is {file[name].tolist()!r}; expected one whole number")
+    return TableData(_numbers(path, "probs", file["probs"]), int(file["S"]), int(file["d"]))
 
 
 def _from_samples(path: Path, array: np.ndarray, given: Mapping[str, Any]) -> DataLaw:

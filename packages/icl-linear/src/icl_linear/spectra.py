@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from shared_core.errors import InputError
+from shared_core.files import read_numpy
 from torch import Tensor
 
 from icl_linear.checks import check_count, check_positive
@@ -59,7 +60,10 @@ def read_table(path: str | Path) -> Float[Tensor, "..."]:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float64))
+            table = read_numpy(path)
+            if isinstance(table, dict):
+                raise InputError(f"{path} holds several arrays, as an .npz file does; expected one")
+            return torch.from_numpy(table.astype(np.float64))
         text = path.read_text(encoding="utf-8").replace(",", " ")
         if not any(line.split("#")[0].strip() for line in text.splitlines()):
             raise InputError(f"{path} holds no numbers")

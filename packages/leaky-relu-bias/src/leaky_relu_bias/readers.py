@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from shared_core.errors import InputError
+from shared_core.files import read_numpy as read_file
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -66,21 +67,15 @@ def read_numpy(path: Path) -> Arrays:
     Raises:
         InputError: for a file that is neither, or holds objects.
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            if content.ndim != 2 or content.shape[1] < 2:
-                raise InputError(f"{path} must be points by features with the label last, got shape {content.shape}")
-            return _flat(content[:, :-1]), content[:, -1]
-        with content:
-            for points, labels in (("X", "y"), ("x_train", "y_train")):
-                if {points, labels} <= set(content.files):
-                    return _flat(content[points]), content[labels]
-            raise InputError(f"{path} must hold X and y (or x_train and y_train), it holds {', '.join(content.files)}")
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        raise InputError(f"{path} cannot be read as numpy data without objects ({error})") from error
+    content = read_file(path)
+    if isinstance(content, np.ndarray):
+        if content.ndim != 2 or content.shape[1] < 2:
+            raise InputError(f"{path} must be points by features with the label last, got shape {content.shape}")
+        return _flat(content[:, :-1]), content[:, -1]
+    for points, labels in (("X", "y"), ("x_train", "y_train")):
+        if {points, labels} <= set(content):
+            return _flat(content[points]), content[labels]
+    raise InputError(f"{path} must hold X and y (or x_train and y_train), it holds {', '.join(content)}")
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
