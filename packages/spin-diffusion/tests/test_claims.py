@@ -88,3 +88,12 @@ def test_larger_reference_passes_agree_with_the_training_batches(mlp, vectors) -
     small = reference_table(net, source, settings, 5, accelerator)
     large = reference_table(net, source, replace(settings, reference_batch_size=13), 5, accelerator)
     torch.testing.assert_close(small, large, rtol=1e-5, atol=1e-6)
+
+
+def test_the_readmes_table_of_the_unets_is_the_one_of_the_kept_study() -> None:
+    from spin_diffusion.reproduce.unets import study_table
+
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text()
+    for summary in json.loads((root / "benchmarks" / "unet_study.json").read_text()):
+        assert "\n".join(study_table(summary)) in readme, summary["images"]

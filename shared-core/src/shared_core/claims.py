@@ -90,6 +90,10 @@ class Claim:
 class ClaimSet:
     """The claims of one package, in the order in which they are registered.
 
+    Args:
+        package: distribution name.
+        one_thread: scales at which torch gets one thread, because the work is too small for a pool of them.
+
     Example:
         >>> claims = ClaimSet("dndm-sampler")
         >>> @claims.add("calls", statement="...", where="Theorem 3.6", quantity="calls / distinct times", expected="1")
@@ -97,8 +101,9 @@ class ClaimSet:
         ...     return Measurement(1.0, holds=True)
     """
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, one_thread: Sequence[Scale] = ()) -> None:
         self.package = package
+        self.one_thread = one_thread
         self.claims: dict[str, Claim] = {}
 
     def add(
@@ -138,7 +143,7 @@ class ClaimSet:
         Raises:
             InputError: for an unknown id or device, a seed out of range, or a folder that holds another run.
         """
-        from shared_core.device import check_seed, describe_device, resolve_device
+        from shared_core.device import check_seed, describe_device, one_thread, resolve_device
 
         chosen = self._choose(claims)
         check_seed(seed)
@@ -147,7 +152,10 @@ class ClaimSet:
         settings = {"verb": "reproduce", "scale": scale, "seed": seed, "device": resolved.type, "claims": ids}
         base = f"runs/{self.package}-reproduce-{scale}"
         path = Path(out) if out else default_folder(base, package=self.package, settings=settings)
-        with RunFolder(path, package=self.package, settings=settings) as folder:
+        with (
+            one_thread(scale in self.one_thread),
+            RunFolder(path, package=self.package, settings=settings) as folder,
+        ):
             log.info("%s reproduce, scale %s, on %s, into %s", self.package, scale, describe_device(resolved), path)
             context = Context(scale, seed, resolved, folder)
             rows = [self._measure(claim, context) for claim in chosen]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from shared_core.errors import InputError
@@ -46,6 +47,28 @@ def resolve_device(name: str = "auto") -> torch.device:
     if kind not in ("cpu", "cuda", "mps"):
         raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
     raise InputError(f"device {name!r} is not available here; available: {', '.join(there)}")
+
+
+@contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """Let torch use one thread inside, process wide, and as many as before after it.
+
+    For work whose kernels last microseconds: waking a pool of threads for each costs many times that.
+
+    Args:
+        when: False does nothing.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if not when or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_device(device: torch.device) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
+from shared_core.device import one_thread
 from shared_core.errors import InputError
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from icl_linear.checks import check_count, check_length, check_shape
 from icl_linear.problem import Problem
 from icl_linear.schedule import Schedule
 from icl_linear.sgd_recursion import Recursion, State, first_of_each
-from icl_linear.threads import single_thread
 
 # Up to this many distinct eigenvalues one thread is quicker than several.
 SMALL = 256
@@ -90,7 +90,7 @@ def expected_sgd(
     if wanted and wanted[-1] > schedule.steps:
         raise InputError(f"record must lie in 0..{schedule.steps}, the schedule's steps; got {wanted[-1]}")
     states, now = [], 0
-    with single_thread(len(recursion.eigenvalues) <= SMALL):
+    with one_thread(len(recursion.eigenvalues) <= SMALL):
         for gamma, count in schedule.phases:
             end = now + count
             for target in [t for t in wanted if now <= t < end]:

@@ -1,13 +1,13 @@
 """Many runs at once: any cells, any seeds, one algorithm a call, in chunks that fit the processor's cache."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from shared_core.device import one_thread
 from shared_core.errors import InputError
 from torch import Tensor
 
@@ -83,17 +83,6 @@ class Training:
 def tau_theory(m: int, B: int, P: int, sigma_p: float, d: int, constant: float = 0.5) -> float:
     """The theorem's scale of the radius, tau = constant m sqrt(B) / (P sigma_p sqrt d)."""
     return constant * m * math.sqrt(B) / (P * sigma_p * math.sqrt(d))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The kernels here last microseconds: waking a pool of threads for each costs many times that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

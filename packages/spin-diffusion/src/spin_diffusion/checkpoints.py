@@ -1,16 +1,12 @@
 """Players on disk, in the form that stock diffusers loads: safetensors and json only."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from shared_core.errors import InputError
-from shared_core.files import naming
+from shared_core.files import atomic_folder
 from torch import Tensor, nn
 
 from spin_diffusion.lora import summed
@@ -58,26 +54,3 @@ def restore_player(net: nn.Module, folder: Path) -> None:
 def component_of(net: nn.Module) -> str:
     """Name of the network within a pipeline."""
     return "transformer" if "Transformer" in type(net).__name__ else "unet"
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into; it takes that name on success and vanishes on failure.
-
-    An older folder of that name is replaced: it was written by the same step before an interruption.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".", suffix=".part"))
-    try:
-        with naming(folder):
-            yield aside
-        for file in aside.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        aside.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 from shared_core.errors import InputError
+from shared_core.files import atomic_folder
 
-from spin_diffusion.checkpoints import atomic_folder
 from spin_diffusion.pipelines import quiet_libraries
 
 ToyKind = Literal["sd", "sdxl"]

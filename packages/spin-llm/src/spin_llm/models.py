@@ -2,9 +2,6 @@
 
 import hashlib
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from shared_core.errors import InputError
-from shared_core.files import naming
+from shared_core.files import atomic_folder
 from torch import nn
 
 from spin_llm.embedded import EMBEDDED, embedded_model
@@ -235,29 +232,6 @@ def _merged(model: Any) -> nn.Module:
     import copy
 
     return copy.deepcopy(model).merge_and_unload()
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into; it takes that name on success and vanishes on failure.
-
-    An older folder of that name is replaced: it was written by the same step before an interruption.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".", suffix=".part"))
-    try:
-        with naming(folder):
-            yield aside
-        for file in aside.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        aside.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,39 +4,17 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from shared_core.claims import ClaimSet, Context, Scale
+from shared_core.claims import ClaimSet, Context
 
 from dndm_sampler.sampler import BiasWarning, DNDMSampler, SamplerOutput
 
-
-class OneThreadClaims(ClaimSet):
-    """Below `paper` one torch thread: the networks are small, and threads that wait for a busy core cost more."""
-
-    def reproduce(
-        self,
-        *,
-        scale: Scale = "laptop",
-        claims: Sequence[str] | None = None,
-        out: str | Path | None = None,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> int:
-        """As `ClaimSet.reproduce`; the number of threads is restored."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(before if scale == "paper" else 1)
-        try:
-            return super().reproduce(scale=scale, claims=claims, out=out, seed=seed, device=device)
-        finally:
-            torch.set_num_threads(before)
-
-
-claims = OneThreadClaims("dndm-sampler")
+# below the paper's scale the networks are small, and threads that wait for a busy core cost more
+claims = ClaimSet("dndm-sampler", one_thread=("smoke", "laptop"))
 NUM_SEEDS = 3
 SEEDS_NOTE = f"{NUM_SEEDS} sampling seeds; interval: smallest and largest"
 

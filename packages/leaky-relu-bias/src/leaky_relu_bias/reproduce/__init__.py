@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from shared_core.claims import Scale
 from shared_core.errors import InputError
 
@@ -28,13 +27,7 @@ def reproduce(
     if device == "mps":
         raise InputError("device mps has no float64, without which the asymptotics stall; use cpu or cuda")
     where = "cpu" if device == "auto" else device
-    before = torch.get_num_threads()
-    # on matrices of ten points more threads only wait for one another
-    torch.set_num_threads(1)
-    try:
-        return claims.reproduce(scale=scale, claims=claims_, out=out, seed=seed, device=where)
-    finally:
-        torch.set_num_threads(before)
+    return claims.reproduce(scale=scale, claims=claims_, out=out, seed=seed, device=where)
 
 
 __all__ = ["claims", "horizons", "leaky", "real_data", "relu", "reproduce", "settings"]

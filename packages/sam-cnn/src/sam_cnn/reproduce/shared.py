@@ -4,27 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from shared_core.claims import ClaimSet, Context
 
 # two-sided 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
-class OneThreadClaims(ClaimSet):
-    """Claims whose kernels are too small for a pool of threads."""
-
-    def reproduce(self, **options: Any) -> int:
-        """See `ClaimSet.reproduce`."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return super().reproduce(**options)
-        finally:
-            torch.set_num_threads(threads)
-
-
-claims = OneThreadClaims("sam-cnn")
+claims = ClaimSet("sam-cnn", one_thread=("smoke", "laptop", "paper"))  # kernels of microseconds at every scale
 
 MEMORY = "The theorem's constants are open and its wording is known to us from public records, not from the full text."
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from shared_core.errors import InputError
-from shared_core.files import write_json, write_text
+from shared_core.files import atomic_folder, write_json, write_text
 from shared_core.logging import progress
 from shared_core.run_folder import read_json
 from torch import Tensor
 
-from spin_diffusion.checkpoints import atomic_folder
 from spin_diffusion.commands.setting import Reading, load_data, log_start, open_device, opened_run
 from spin_diffusion.config import Sampler, SPINConfig
 from spin_diffusion.denoiser import Condition

@@ -2,36 +2,13 @@
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
-from shared_core.claims import ClaimSet, Scale
+from shared_core.claims import ClaimSet
 
-
-class OneThreadClaims(ClaimSet):
-    """Below `paper` one torch thread: the networks are small, and threads that wait for a busy core cost more."""
-
-    def reproduce(
-        self,
-        *,
-        scale: Scale = "laptop",
-        claims: Sequence[str] | None = None,
-        out: str | Path | None = None,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> int:
-        """As `ClaimSet.reproduce`; the number of threads is restored."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(before if scale == "paper" else 1)
-        try:
-            return super().reproduce(scale=scale, claims=claims, out=out, seed=seed, device=device)
-        finally:
-            torch.set_num_threads(before)
-
-
-claims = OneThreadClaims("spin-diffusion")
+# below the paper's scale the networks are small, and threads that wait for a busy core cost more
+claims = ClaimSet("spin-diffusion", one_thread=("smoke", "laptop"))
 NUM_SEEDS = 3
 SPREAD_NOTE = f"{NUM_SEEDS} seeds; interval: smallest and largest"
 
