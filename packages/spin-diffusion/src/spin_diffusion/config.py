@@ -157,9 +157,10 @@ class SPINConfig:
         objective: `approximate` is eq. (4.9), which re-noises samples; `trajectory` is eq. (4.8), which keeps the
             opponent's whole trajectories and is for small models.
         link: the paper's l.
-        weighting: of timesteps.
-        weight_clip: largest weight, in medians.
-        error_space: errors of the network's own target, or of eps.
+        weighting: of timesteps: `constant`, or `elbo` (the paper's beta_t) or `snr` (min-SNR-5), which weigh errors of
+            eps whatever the network's target is, with mean 1 over all timesteps (see `step_weights`).
+        weight_clip: largest weight of elbo and snr, in medians.
+        error_space: what `constant` counts: errors of the network's own target, or of eps.
         share_noise: the two members of a pair meet the same timestep and noise.
         samples_per_prompt: opponents drawn for each item; each visit takes the next one.
         caption_dropout: share of visits without a prompt.

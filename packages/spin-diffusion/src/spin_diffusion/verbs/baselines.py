@@ -47,7 +47,7 @@ def sft(
         out: folder of the run; the player goes to OUT/model.
         preset: where the settings below start from.
         player: folder or hub id of a UNet or LoRA to start from.
-        weighting: of timesteps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.
         caption_dropout: share of visits without a prompt, for guidance.
         learning_rate: its peak.
         max_train_steps: updates.
@@ -130,7 +130,7 @@ def dpo(
         player: folder or hub id of a UNet or LoRA to start from.
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta, as the public code does.
-        weighting: of timesteps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.
         ref_mode: the reference's errors: of a copy, of the network with LoRA off, or written before (table).
         learning_rate: its peak.
         max_train_steps: updates.

@@ -169,8 +169,9 @@ def train(
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta.
         link: the paper's l.
-        weighting: of timesteps.
-        error_space: errors of the network's own target, or of eps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1, so that
+            beta is their mean weight.
+        error_space: what constant counts: errors of the network's own target, or of eps.
         share_noise: the members of a pair meet the same timestep and noise.
         samples_per_prompt: opponents of each image, as generated.
         ref_mode: the opponent's errors: of a copy, of the network with LoRA off, or written before (table).
