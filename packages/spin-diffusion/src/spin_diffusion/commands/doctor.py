@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from shared_core.device import default_precision, describe_device, resolve_device
+from shared_core.errors import InputError
 from shared_core.run_folder import installed_version
 from torch import nn
 
@@ -20,7 +21,13 @@ GIB = 2**30
 
 
 def doctor(model: str | None, device: str, lora_rank: int, as_json: bool) -> int:
-    """Versions, device, precision; with a model also its memory and its schedule."""
+    """Versions, device, precision; with a model also its memory and its schedule.
+
+    Raises:
+        InputError: for a negative rank, a device or a model that is not there.
+    """
+    if lora_rank < 0:
+        raise InputError(f"lora_rank must be 0 (train every weight) or more, got {lora_rank}")
     where = resolve_device(device)
     about = {} if model is None else _about_model(model, lora_rank)
     found = {name: installed_version(name) for name in VERSIONS} | {

@@ -139,7 +139,7 @@ def doctor(model: str | None = None, lora_rank: int = 0, device: str = "auto", j
     """Say what this machine has, and what a model would need on it.
 
     Args:
-        model: a pipeline's folder or hub id.
+        model: a pipeline's folder or hub id, with or without `--model`: `spin-diffusion doctor MODEL`.
         lora_rank: of the memory estimate; 0 trains every weight.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of lines.
