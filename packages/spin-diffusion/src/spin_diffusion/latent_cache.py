@@ -29,8 +29,8 @@ PART = 256  # items or prompts a file
 def prepare_cache(
     parts: Parts,
     data: str,
-    folder: Path,
-    device: torch.device,
+    folder: str | Path,
+    device: torch.device | str = "cpu",
     *,
     resolution: int | None = None,
     pairs: bool = False,
@@ -62,9 +62,10 @@ def prepare_cache(
     """
     side = resolution or parts.resolution
     factor = parts.vae_factor
+    folder = Path(folder)
     if side % factor or side < factor:
         raise InputError(f"resolution must be a multiple of {factor}, got {side}")
-    parts.encoders_to(device)
+    parts.encoders_to(torch.device(device))
     header = {
         "model": encoders_fingerprint(parts), "kind": parts.kind, "data": data, "resolution": side, "pairs": pairs,
         "sample_latents": sample_latents, "dedup_prompts": dedup_prompts, "limit": limit, "on_error": on_error,
@@ -127,12 +128,13 @@ def _done(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / DONE))
 
 
-def read_cache(folder: Path, parts: Parts | None = None) -> tuple[TrainingSet, TensorRows | None]:
+def read_cache(folder: str | Path, parts: Parts | None = None) -> tuple[TrainingSet, TensorRows | None]:
     """The items of a cache, and the rejected latents of pairs.
 
     Raises:
         InputError: if the cache is not finished or was made by other encoders.
     """
+    folder = Path(folder)
     header = read_header(folder)
     _done(folder)
     if parts is not None and header["kind"] != parts.kind:

@@ -46,7 +46,7 @@ def sft(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: folder of the run; the player goes to OUT/model.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from.
         weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.
         caption_dropout: share of visits without a prompt, for guidance.
         learning_rate: its peak.
@@ -127,7 +127,7 @@ def dpo(
         data: parquet with jpg_0, jpg_1, label_0 and caption, or a cache of it.
         out: folder of the run; the player goes to OUT/model.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from.
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta, as the public code does.
         weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.

@@ -80,7 +80,7 @@ def run(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: folder of the run.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from, in place of the pipeline's own UNet.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from, in place of the pipeline's own UNet.
         iterations: how many times the opponent is renewed.
         beta: multiplies mean errors, one for each iteration (the last one goes on).
         beta_convention: salesforce halves beta, as the public Diffusion-DPO code does.

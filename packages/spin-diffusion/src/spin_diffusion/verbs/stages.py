@@ -82,7 +82,7 @@ def generate(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: folder of the run, which `spin-diffusion train` takes.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA: the opponent.
+        player: folder of a UNet or LoRA, or hub id of a UNet: the opponent.
         iteration: which iteration the samples are for; other iterations have other seeds.
         samples_per_prompt: opponents of each image.
         scheduler: of the sampler; deployed is the pipeline's own.
@@ -164,7 +164,7 @@ def train(
         opponents: the folder that `generate` wrote.
         out: folder of the run.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA: the player, which is also the opponent.
+        player: folder of a UNet or LoRA, or hub id of a UNet: the player, which is also the opponent.
         iteration: number of the iteration: it fixes data order and noise.
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta.
