@@ -1,5 +1,6 @@
 """The command `spin-diffusion`: verbs to public functions."""
 
+import logging
 import sys
 from typing import Literal
 
@@ -40,6 +41,8 @@ VERBS = (toy, prepare, sft, generate, train, run, sample, eval_, dpo, merge, doc
 
 def main() -> int:
     """The entry point."""
+    # torch sets its own level when it is all imported; interrupted before, it would log statistics at the exit
+    logging.getLogger("torch").setLevel(logging.WARNING)
     return run_command("spin-diffusion", VERBS, _named_model(sys.argv[1:]), summary=SUMMARY)
 
 
