@@ -79,9 +79,10 @@ def _about_beta(config: SPINConfig, elements: int) -> str:
 
 
 def _table(folder: Path, iterations: Sequence[Iteration]) -> list[str]:
-    rows = [{"player": "theta_0", **_flat(_start(folder))}]
+    start = {"held-out error": iterations[0].held_out.get("start_error")}
+    rows: list[dict[str, Any]] = [{"player": "theta_0", "loss": None, **start, **_flat(_start(folder))}]
     for item in iterations:
-        row: dict[str, Any] = {"player": f"theta_{item.number + 1}", "loss": item.last.get("loss")}
+        row = {"player": f"theta_{item.number + 1}", "loss": item.last.get("loss")}
         row |= {
             "held-out error": item.held_out.get("error"),
             "held-out accuracy": item.held_out.get("implicit_accuracy"),
