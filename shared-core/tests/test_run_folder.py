@@ -78,11 +78,11 @@ def test_without_a_folder_a_run_finds_its_own_or_the_next_free_one(
 def test_a_run_that_is_there_already_is_said_to_be(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     _open(run).close()
-    assert f"{run} holds this run, unfinished: going on with it" in caplog.text
+    assert f"already there: {run}, begun with these settings, what is done is kept" in caplog.text
     (run / "result.json").write_text("{}")
     _open(run).close()
-    assert caplog.text.count("holds this run") == 2
-    assert caplog.text.rstrip().endswith(f"{run} holds this run, finished")
+    assert caplog.text.count("already there") == 2
+    assert caplog.text.rstrip().endswith(f"already there: {run}, finished with these settings")
 
 
 @pytest.mark.parametrize(

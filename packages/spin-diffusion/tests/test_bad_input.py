@@ -1,7 +1,10 @@
 """The table of bad inputs: one clear line that names file or item, exit code 2, nothing left behind."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,3 +186,94 @@ def test_arrays_and_tables_that_are_none(spin: Any, unet: Any, toys: Path, tmp_p
         assert (code, err.count("\n")) == (2, 1), err
         assert words in err, name
         assert not (tmp_path / "cache").exists()
+
+
+# what needs no model is said before one is loaded
+KEEPING = ("run", "sft", "generate", "eval")
+EARLY: list[tuple[list[object], str]] = [
+    *[([verb, "MODEL", "none"], "none: no such file or folder") for verb in ("prepare", *KEEPING)],
+    (["dpo", "MODEL", "IMAGES"], "pairs need parquet"),
+    (["train", "MODEL", "IMAGES", "none"], "none holds no opponents.json"),
+    (["train", "MODEL", "IMAGES", "none", "--iteration", -1], "iteration must be at least 0"),
+    (["generate", "MODEL", "IMAGES", "--iteration", -1], "iteration must be at least 0"),
+    *[([verb, "MODEL", "IMAGES", "--held-out", 8], "held_out 8 of 8 items") for verb in KEEPING],
+    (["run", "MODEL", "IMAGES", "--player", "none"], "none: no such folder"),
+    (["run", "MODEL", "IMAGES", "--player", "IMAGES"], "holds neither unet/ nor"),
+    (["run", "MODEL", "IMAGES", "--held-out", 2, "--features", "none"], "features none cannot be loaded"),
+    (["run", "MODEL", "IMAGES", "--optim", "adamw8bit"], "needs the package bitsandbytes"),
+    (["run", "MODEL", "IMAGES", "--encode-batch-size", 0], "encode_batch_size must be at least 1"),
+    (["eval", "MODEL", "IMAGES", "--players", "none"], "none: no such folder"),
+    (["sample", "MODEL", "--prompts", "a", "--player", "none"], "none: no such folder"),
+    (["sample", "MODEL", "--prompts", "a", "--resolution", 0], "resolution must be at least 1"),
+    (["merge", "MODEL", "none"], "none: no such folder"),
+    (["doctor", "MODEL", "--lora-rank", -1], "lora_rank must be 0"),
+    (["run", "MODEL", "LISTED"], "line 4 (0003.png): the image is missing"),
+    (["run", "MODEL", "LISTED", "--on-error", "skip", "--limit", 4, "--held-out", 3], "held_out 3 of 3 items"),
+    (["run", "MODEL", "IMAGES", "--out", "RUN"], "holds another run"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "words"), EARLY)
+def test_before_the_model(
+    spin: Any, toys: Path, tmp_path: Path, monkeypatch: Any, given: list[object], words: str
+) -> None:
+    from diffusers import StableDiffusionPipeline
+    from shared_core.run_folder import RunFolder
+
+    def loaded(*given: Any, **options: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", loaded)
+    images = toys / "sd" / "images"
+    if "LISTED" in given:
+        shutil.copytree(images, tmp_path / "LISTED")
+        missing(tmp_path / "LISTED")
+    with RunFolder(tmp_path / "RUN", package="spin-diffusion", settings={"verb": "other"}):
+        pass
+    known = {"MODEL": toys / "sd" / "pipeline", "IMAGES": images}
+    code, _, err = spin(*[known.get(str(item), item) for item in given])
+    assert code == 2, err
+    assert words in err
+    assert err.count("\n") == 1, err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "LISTED") == ["RUN"]
+
+
+def test_a_folder_that_was_empty_is_so_again(spin: Any, toys: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    given = ["run", toys / "sd" / "pipeline", toys / "sd" / "images", "--out", "mine", "--quiet", "--device", "cpu"]
+    assert spin(*given, "--lora-rank", 2, "--lora-targets", "no_such")[0] == 2
+    assert not [path for path in (tmp_path / "mine").iterdir() if not path.name.startswith(".")]
+
+
+def test_options_that_the_exact_objective_has_not(spin: Any, toys: Path) -> None:
+    exact = ["--objective", "trajectory", "--eta", 1, "--guidance-scale", 1]
+    for option, words in {
+        ("--weighting", "elbo"): "objective trajectory has no weighting elbo: leave it constant",
+        ("--share-noise", "false"): "objective trajectory has no share_noise False: leave it True",
+        ("--beta-convention", "salesforce"): "no beta_convention salesforce: leave it plain",
+    }.items():
+        code, _, err = spin("run", toys / "sd" / "pipeline", toys / "sd" / "images", *exact, *option)
+        assert code == 2, err
+        assert words in err
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path: Path) -> None:
+    """In a process of its own: the hub's client reads its address when it is imported."""
+    code = "import sys; from spin_diffusion.hub import check_source; check_source('some/model', 'model_index.json')"
+    env = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    last = done.stderr.splitlines()[-1]
+    assert "some/model: no such folder, and no model of that name in the hub's cache" in last
+    assert "the hub cannot be reached" in last
+    assert "Retry" not in done.stderr
+
+
+def test_hub_ids_that_are_none(spin: Any) -> None:
+    for name, words in {
+        "some/model": "the hub is not asked, as HF_HUB_OFFLINE is set",
+        "so me/model": "no hub id either",
+        "model": "a hub id has the form owner/name",
+    }.items():
+        code, _, err = spin("doctor", name)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert words in err

@@ -49,8 +49,9 @@ def test_run_on_a_folder_of_images_and_stock_diffusers_loads_the_player(
     run = tmp_path / "é run"
     for name in ("config.yaml", "result.json", "report.md", "figures/training.png", "figures/samples.png"):
         assert (run / name).stat().st_size > 0
-    again, repeated, _ = spin(*given)
+    again, repeated, err = spin(*(item for item in given if item != "--quiet"))
     assert (again, repeated) == (0, out)
+    assert err.count("already there: é run, finished with these settings\n") == 1
     player = run / "iter_1" / "model"
     parts = load_parts(str(pipeline), str(player))
     assert isinstance(parts.net, UNet2DConditionModel)
@@ -200,10 +201,22 @@ def test_a_prompt_that_is_too_long_warns_once(spin: Any, toys: Path, tmp_path: P
 
 
 def test_doctor_tells_versions_and_memory(spin: Any, toys: Path) -> None:
-    code, out, err = spin("doctor", "--model", toys / "sd" / "pipeline", "--device", "cpu")
+    code, out, err = spin("doctor", toys / "sd" / "pipeline", "--device", "cpu")
     assert code == 0, err
-    for words in ("diffusers", "memory table", "memory copy", "epsilon, 1000 timesteps", "bitsandbytes"):
+    for words in (
+        "diffusers",
+        "memory table",
+        "memory copy",
+        "epsilon, 1000 timesteps",
+        "bitsandbytes",
+        "mean 5.48 when cut",
+    ):
         assert words in out
+    same = ["doctor", "--device", "cpu", "--model", toys / "sd" / "pipeline"]
+    assert spin(*same) == (0, out, err)
+    assert "memory" not in spin("doctor")[1]
+    code, _, err = spin("doctor", toys / "sd" / "pipeline", "other")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """T2: the weights of the paper's objective on diffusers' own schedulers, and every prediction target."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from shared_core.errors import InputError
 from spin_diffusion import FlowSchedule, NoiseSchedule, schedule_of
-from spin_diffusion.schedules import elbo_weights, step_weights
+from spin_diffusion.schedules import Prediction, Schedule, elbo_weights, step_weights, weight_scale
 
 
 def stable_diffusion(**options: Any) -> Any:
@@ -77,19 +77,80 @@ def test_flow_matching_follows_diffusers_scheduler() -> None:
     torch.testing.assert_close((eps - noise).square()[:, 0, 0, 0], 0.01 * schedule.eps_factor[steps].float())
 
 
-@pytest.mark.parametrize("weighting", ["constant", "elbo", "snr"])
-def test_weights_have_mean_one_and_are_clipped(weighting: Any) -> None:
-    from diffusers import DDIMScheduler
+def schedules() -> dict[str, Schedule]:
+    """One noise schedule under every target, flow matching, and schedules that end in pure noise."""
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-    for scheduler in (
-        stable_diffusion(),
-        DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
-        stable_diffusion(prediction_type="v_prediction", rescale_betas_zero_snr=True),
-    ):
-        weights = step_weights(schedule_of(scheduler), weighting)
-        assert float(weights.mean()) == pytest.approx(1)
-        assert bool(weights.isfinite().all())
-        assert float(weights.max()) <= 10.001 * float(weights.median())
+    named = {
+        name: schedule_of(stable_diffusion(prediction_type=name)) for name in get_args(Prediction) if name != "flow"
+    }
+    zero = stable_diffusion(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    return named | {
+        "cosine": schedule_of(DDIMScheduler(beta_schedule="squaredcos_cap_v2")),
+        "zero terminal SNR": schedule_of(zero),
+        "flow": schedule_of(FlowMatchEulerDiscreteScheduler(shift=3.0)),
+    }
+
+
+@pytest.mark.parametrize("weighting", ["elbo", "snr"])
+def test_weights_of_eps_errors_have_mean_one_and_are_clipped(weighting: Any) -> None:
+    for name, schedule in schedules().items():
+        weights = step_weights(schedule, weighting)
+        assert bool(weights.isfinite().all()), name
+        assert torch.equal(weights, step_weights(schedule, weighting, "eps")), name
+        some = schedule.eps_factor > 0  # of pure noise no error of the target is an error of eps
+        of_eps = weights[some] / schedule.eps_factor[some]
+        assert float(of_eps.max()) <= 10.001 * float(of_eps.median()), name
+        if bool(some.all()):
+            assert float(of_eps.mean()) == pytest.approx(1), name
+
+
+TARGETS = [(name, clip) for name in ("epsilon", "v_prediction", "sample") for clip in (10.0, 1e9)]
+
+
+@pytest.mark.parametrize(("name", "clip"), [*TARGETS, ("zero terminal SNR", 10.0), ("flow", 10.0)])
+def test_the_weighted_error_of_every_target_is_the_weighted_error_of_eps(name: str, clip: float) -> None:
+    """beta times it is the paper's lambda T h^2 / (2 sigma^2) ||eps_theta - eps||^2, with lambda = beta / m."""
+    schedule, generator = schedules()[name], torch.Generator().manual_seed(0)
+    known = int((schedule.snr > 0).sum())
+    steps = torch.tensor([0, 1, 10, 400, known - 2])
+    x0, noise, off = torch.randn(3, len(steps), 4, dtype=torch.float64, generator=generator)
+    target = schedule.target(x0, noise, steps)
+    noised, predicted = schedule.add_noise(x0, noise, steps), target + 0.1 * off
+    if isinstance(schedule, FlowSchedule):
+        eps = noised + (1 - schedule.sigmas[steps, None]) * predicted
+    else:
+        assert isinstance(schedule, NoiseSchedule)
+        alpha = schedule.alphas_cumprod[steps, None]
+        eps = {
+            "epsilon": predicted,
+            "v_prediction": alpha.sqrt() * predicted + (1 - alpha).sqrt() * noised,
+            "sample": (noised - alpha.sqrt() * predicted) / (1 - alpha).sqrt(),
+        }[schedule.prediction]
+    snr = schedule.snr
+    paper = schedule.num_steps * (snr[:-1] / snr[1:] - 1) / 2
+    paper = torch.cat([paper[:1], paper])  # the first step has sigma = 0
+    paper = paper.clamp(max=clip * float(paper.median()))
+    weighted = step_weights(schedule, "elbo", clip=clip)[steps] * (predicted - target).square().mean(1)
+    expected = paper[steps] * (eps - noise).square().mean(1)
+    torch.testing.assert_close(weighted * weight_scale(schedule, "elbo", clip), expected, rtol=1e-6, atol=0)
+    assert weight_scale(schedule, "elbo", clip) == pytest.approx(float(paper.mean()), rel=1e-9)
+
+
+def test_min_snr_is_its_authors_weight_of_every_target() -> None:
+    """min(SNR, 5) of x_0 errors, the same / SNR of eps and / (SNR + 1) of v (Hang et al. 2023, section 3.4)."""
+    found = schedules()
+    snr = found["epsilon"].snr
+    least = snr.clamp(max=5)
+    scale = weight_scale(found["epsilon"], "snr")
+    for name, expected in {"epsilon": least / snr, "v_prediction": least / (snr + 1), "sample": least}.items():
+        torch.testing.assert_close(step_weights(found[name], "snr") * scale, expected, rtol=1e-9, atol=0)
+
+
+def test_constant_weights_are_ones_or_the_factor_to_the_bit() -> None:
+    for schedule in schedules().values():
+        assert torch.equal(step_weights(schedule), torch.ones(schedule.num_steps, dtype=torch.float64))
+        assert torch.equal(step_weights(schedule, error_space="eps"), schedule.eps_factor)
 
 
 def test_the_scheduler_is_read_as_it_was_made_not_as_it_was_used() -> None:

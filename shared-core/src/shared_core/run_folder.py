@@ -28,6 +28,7 @@ class RunFolder:
         package: distribution name, e.g. `dndm-sampler`.
         settings: everything that determines the result, seed included, and `verb`; a second run with equal settings
             resumes, with other settings it is refused.
+        result: what a finished run has, for the line that says that this run is there already; None says nothing.
 
     Attributes:
         resumed: whether an earlier run with the same settings was found here.
@@ -37,10 +38,12 @@ class RunFolder:
         InputError: if `path` is a file, holds something else or another run, or a run is writing into it now.
     """
 
-    def __init__(self, path: str | Path | None, *, package: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path | None, *, package: str, settings: Mapping[str, Any], result: str | None = "result.json"
+    ) -> None:
         import filelock
 
-        self.package = package
+        self.package, self._result = package, result
         self.settings = _as_stored(settings)
         base = f"runs/{package}-{self.settings.get('verb')}"
         self.path = default_folder(base, package=package, settings=settings) if path is None else Path(path)
@@ -83,8 +86,10 @@ class RunFolder:
             )
         if earlier.get("version") != installed_version(self.package):
             log.warning("resuming a run begun by %s %s", self.package, earlier.get("version"))
-        finished = (self.path / "result.json").exists()
-        log.info("%s holds this run, %s", self.path, "finished" if finished else "unfinished: going on with it")
+        if self._result is not None:
+            finished = (self.path / self._result).exists()
+            state = "finished with these settings" if finished else "begun with these settings, what is done is kept"
+            log.info("already there: %s, %s", self.path, state)
         return True
 
     def _remove_parts(self) -> None:

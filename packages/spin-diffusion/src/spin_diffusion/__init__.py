@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spin_diffusion.config import Lora, Optimization, Sampler, SPINConfig, preset
+    from spin_diffusion.latent_cache import prepare_cache, read_cache
     from spin_diffusion.losses import SPINLossOutput, denoising_error, dpo_loss, sft_loss, spin_loss
     from spin_diffusion.opponents import generate_opponents
+    from spin_diffusion.pipelines import Parts, load_parts
     from spin_diffusion.sampling import sample
     from spin_diffusion.schedules import FlowSchedule, NoiseSchedule, schedule_of
     from spin_diffusion.self_play import Iteration, SPINTrainer
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config": ("Lora", "Optimization", "SPINConfig", "Sampler", "preset"),
+    "latent_cache": ("prepare_cache", "read_cache"),
     "losses": ("SPINLossOutput", "denoising_error", "dpo_loss", "sft_loss", "spin_loss"),
     "opponents": ("generate_opponents",),
+    "pipelines": ("Parts", "load_parts"),
     "sampling": ("sample",),
     "schedules": ("FlowSchedule", "NoiseSchedule", "schedule_of"),
     "self_play": ("Iteration", "SPINTrainer"),
@@ -25,9 +29,10 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
-    "FlowSchedule", "Iteration", "Lora", "NoiseSchedule", "Optimization", "SPINConfig", "SPINLossOutput",
+    "FlowSchedule", "Iteration", "Lora", "NoiseSchedule", "Optimization", "Parts", "SPINConfig", "SPINLossOutput",
     "SPINTrainer", "Sampler", "TensorRows", "TrainingSet", "denoising_error", "dpo_loss", "fine_tune",
-    "generate_opponents", "prefer", "preset", "sample", "schedule_of", "sft_loss", "spin_loss",
+    "generate_opponents", "load_parts", "prefer", "prepare_cache", "preset", "read_cache", "sample", "schedule_of",
+    "sft_loss", "spin_loss",
 ]  # fmt: skip
 
 

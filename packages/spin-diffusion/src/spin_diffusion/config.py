@@ -1,7 +1,7 @@
 """Settings of a run as plain data."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from shared_core.errors import InputError
@@ -157,9 +157,10 @@ class SPINConfig:
         objective: `approximate` is eq. (4.9), which re-noises samples; `trajectory` is eq. (4.8), which keeps the
             opponent's whole trajectories and is for small models.
         link: the paper's l.
-        weighting: of timesteps.
-        weight_clip: largest weight, in medians.
-        error_space: errors of the network's own target, or of eps.
+        weighting: of timesteps: `constant`, or `elbo` (the paper's beta_t) or `snr` (min-SNR-5), which weigh errors of
+            eps whatever the network's target is, with mean 1 over all timesteps (see `step_weights`).
+        weight_clip: largest weight of elbo and snr, in medians.
+        error_space: what `constant` counts: errors of the network's own target, or of eps.
         share_noise: the two members of a pair meet the same timestep and noise.
         samples_per_prompt: opponents drawn for each item; each visit takes the next one.
         caption_dropout: share of visits without a prompt.
@@ -220,6 +221,8 @@ class SPINConfig:
             raise InputError("objective trajectory needs noise in every step: give the sampler eta > 0")
         if self.objective == "trajectory" and self.sampler.guidance_scale != 1:
             raise InputError("objective trajectory needs samples of the player itself: give guidance_scale 1")
+        if self.objective == "trajectory":
+            self._refuse_approximate_options()
         _one_of("link", self.link, LINKS)
         _one_of("beta_convention", self.beta_convention, ("plain", "salesforce"))
         _one_of("weighting", self.weighting, ("constant", "elbo", "snr"))
@@ -227,6 +230,13 @@ class SPINConfig:
         _one_of("ref_mode", self.ref_mode, ("auto", "copy", "adapter", "table"))
         _one_of("guard", self.guard, ("off", "warn", "stop", "shrink"))
         _one_of("objective", self.objective, ("approximate", "trajectory"))
+
+    def _refuse_approximate_options(self) -> None:
+        """What belongs to eq. (4.9) alone: (4.8) has the weights of its transitions, and noise of its own."""
+        usual = {item.name: item.default for item in fields(self)}
+        for name in ("weighting", "error_space", "beta_convention", "share_noise", "caption_dropout"):
+            if getattr(self, name) != usual[name]:
+                raise InputError(f"objective trajectory has no {name} {getattr(self, name)}: leave it {usual[name]}")
 
     def beta_at(self, iteration: int) -> float:
         """Of one iteration."""

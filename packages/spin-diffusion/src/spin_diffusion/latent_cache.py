@@ -29,8 +29,8 @@ PART = 256  # items or prompts a file
 def prepare_cache(
     parts: Parts,
     data: str,
-    folder: Path,
-    device: torch.device,
+    folder: str | Path,
+    device: torch.device | str = "cpu",
     *,
     resolution: int | None = None,
     pairs: bool = False,
@@ -62,9 +62,10 @@ def prepare_cache(
     """
     side = resolution or parts.resolution
     factor = parts.vae_factor
+    folder = Path(folder)
     if side % factor or side < factor:
         raise InputError(f"resolution must be a multiple of {factor}, got {side}")
-    parts.encoders_to(device)
+    parts.encoders_to(torch.device(device))
     header = {
         "model": encoders_fingerprint(parts), "kind": parts.kind, "data": data, "resolution": side, "pairs": pairs,
         "sample_latents": sample_latents, "dedup_prompts": dedup_prompts, "limit": limit, "on_error": on_error,
@@ -92,15 +93,50 @@ def prepare_cache(
     return folder
 
 
-def read_cache(folder: Path, parts: Parts | None = None) -> tuple[TrainingSet, TensorRows | None]:
+def check_data(
+    data: str, *, pairs: bool = False, dedup_prompts: bool = False, limit: int | None = None, on_error: OnError = "stop"
+) -> int:
+    """Refuse a cache or data source by what can be seen without a model, opening no image of a folder.
+
+    Returns:
+        How many items there are at most; at least 1.
+
+    Raises:
+        InputError: as `read_records` and `read_cache` raise it, and for a listed image that is missing.
+    """
+    if is_cache(data):
+        if pairs and not read_header(Path(data))["pairs"]:
+            raise InputError(f"{data} was prepared without pairs: give `prepare --pairs`")
+        items = int(_done(Path(data))["items"])
+        return items if limit is None else min(items, limit)
+    listed = usable(_chosen(read_records(data, pairs), dedup_prompts, limit), on_error, _image_is_there)
+    count = sum(there is not None for _, there in listed)
+    if not count:
+        raise InputError(f"{data}: no usable record is left")
+    return count
+
+
+def _image_is_there(record: Record) -> bool:
+    if isinstance(record.image, Path) and not record.image.is_file():
+        raise InputError(f"{record.id}: the image is missing")
+    return True
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    if not (folder / DONE).exists():
+        raise InputError(f"{folder} is not finished: run `spin-diffusion prepare` on it again")
+    return dict(read_json(folder / DONE))
+
+
+def read_cache(folder: str | Path, parts: Parts | None = None) -> tuple[TrainingSet, TensorRows | None]:
     """The items of a cache, and the rejected latents of pairs.
 
     Raises:
         InputError: if the cache is not finished or was made by other encoders.
     """
+    folder = Path(folder)
     header = read_header(folder)
-    if not (folder / DONE).exists():
-        raise InputError(f"{folder} is not finished: run `spin-diffusion prepare` on it again")
+    _done(folder)
     if parts is not None and header["kind"] != parts.kind:
         raise InputError(
             f"{folder} was made for a pipeline of kind {header['kind']}, and {parts.source} is {parts.kind}"

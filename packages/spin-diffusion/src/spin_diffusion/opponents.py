@@ -151,17 +151,29 @@ def check_opponents(folder: Path, net: nn.Module, data: TrainingSet, settings: S
     Raises:
         InputError: naming what differs.
     """
-    if not (folder / HEADER).exists():
-        raise InputError(f"{folder} holds no {HEADER}: give the folder that `spin-diffusion generate` wrote")
-    header = read_json(folder / HEADER)
+    header = check_sampler(folder, settings)
     if header.get("player") != fingerprint(net):
         raise InputError(
             f"{folder} holds samples of the player {header.get('player')}, and this one is {fingerprint(net)}"
         )
     if header.get("data") != data_fingerprint(data):
         raise InputError(f"{folder} holds samples for other prompts than this data set has")
+
+
+def check_sampler(folder: Path, settings: Sampler | None = None) -> dict[str, Any]:
+    """The header of finished samples, after what can be refused without player and data.
+
+    Raises:
+        InputError: if they are not there or not finished, or another sampler drew them.
+    """
+    if not (folder / HEADER).exists():
+        raise InputError(f"{folder} holds no {HEADER}: give the folder that `spin-diffusion generate` wrote")
+    header = dict(read_json(folder / HEADER))
     if settings is not None and header.get("sampler") != asdict(settings):
         raise InputError(f"{folder} holds samples of another sampler: {header.get('sampler')}")
+    if not (folder / DONE).exists():
+        raise InputError(f"{folder} holds no finished samples of an opponent (no {DONE}): run generate on it again")
+    return header
 
 
 def begin(folder: Path, header: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 Data, noise and learning rate are functions of (seed, iteration, step): a state is weights, moments and a few numbers.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -215,6 +216,16 @@ def rate_factor(step: int, total: int, settings: Optimization) -> float:
     return 1 - share if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
 
 
+def check_optimizer(settings: Optimization) -> None:
+    """Refuse an optimiser that is not installed, before any work is done.
+
+    Raises:
+        InputError: naming its package.
+    """
+    if settings.optim == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("optim adamw8bit needs the package bitsandbytes, which is not installed")
+
+
 def make_optimizer(weights: list[nn.Parameter], settings: Optimization, rate: float) -> torch.optim.Optimizer:
     """AdamW, or its 8-bit form.
 
@@ -228,10 +239,9 @@ def make_optimizer(weights: list[nn.Parameter], settings: Optimization, rate: fl
         "weight_decay": settings.weight_decay,
     }
     if settings.optim == "adamw8bit":
-        try:
-            from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found] # optional
-        except ImportError:
-            raise InputError("optim adamw8bit needs the package bitsandbytes, which is not installed") from None
+        check_optimizer(settings)
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found] # optional
+
         return AdamW8bit(weights, **options)
     return torch.optim.AdamW(weights, fused=weights[0].device.type in ("cpu", "cuda"), **options)
 

@@ -1,5 +1,6 @@
 """Stable Diffusion pipelines taken apart: what encodes images and prompts, what is trained, what samples."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from jaxtyping import Float
 from shared_core.errors import InputError
 from torch import Tensor, nn
 
-from spin_diffusion.checkpoints import LORA_FILE, component_of
+from spin_diffusion.checkpoints import LORA_FILE
 from spin_diffusion.denoiser import Condition
+from spin_diffusion.hub import check_source
 
 Kind = Literal["sd", "sdxl", "pixels"]
+INDEX = "model_index.json"  # of a pipeline
+UNET = "unet"  # folder of the network that is trained, in every pipeline below
 CLASSES: dict[str, Kind] = {
     "StableDiffusionPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
@@ -131,14 +135,10 @@ def load_parts(source: str, player: str | None = None) -> Parts:
     Raises:
         InputError: if it is none of these, with what is wrong in one line.
     """
-    import diffusers
+    check_model(source, player)
+    import diffusers  # takes seconds, so that what can be refused is refused before
 
     quiet_libraries()
-    path = Path(source)
-    if not path.exists() and source.count("/") != 1:
-        raise InputError(f"{source}: no such folder, and a hub id has the form owner/name")
-    if path.exists() and not (path / "model_index.json").is_file():
-        raise InputError(f"{source} holds no model_index.json: give a pipeline's folder")
     config = loading(source, diffusers.DiffusionPipeline.load_config, source)
     name = str(config.get("_class_name"))
     if name not in CLASSES:
@@ -153,8 +153,27 @@ def load_parts(source: str, player: str | None = None) -> Parts:
     return parts
 
 
+def check_model(source: str, player: str | None = None) -> None:
+    """Refuse by its files alone what `load_parts` could not load.
+
+    Raises:
+        InputError: if `source` is neither a pipeline's folder nor a hub id of one, or `player` neither a folder with a
+            UNet or LoRA nor a hub id with a UNet.
+    """
+    folder = check_source(source, INDEX)
+    if folder is not None and not (folder / INDEX).is_file():
+        raise InputError(f"{source} holds no {INDEX}: give a pipeline's folder")
+    if player is None:
+        return
+    folder = check_source(player, f"{UNET}/config.json")
+    if folder is not None and not (folder / LORA_FILE).is_file() and not (folder / UNET).is_dir():
+        raise InputError(f"{player} holds neither {UNET}/ nor {LORA_FILE}")
+
+
 def quiet_libraries() -> None:
     """Keep progress bars and advice of diffusers and transformers from standing before a one-line error."""
+    # diffusers gives the hub's client an option that it no longer has
+    warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks.*")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -170,18 +189,13 @@ def take_player(parts: Parts, player: str) -> None:
         InputError: if it is no player of this pipeline.
     """
     folder = Path(player)
-    component = component_of(parts.net)
     if (folder / LORA_FILE).is_file():
         loading(player, parts.pipe.load_lora_weights, str(folder))
         parts.pipe.fuse_lora(safe_fusing=True)
         parts.pipe.unload_lora_weights()
         return
-    if folder.exists() and not (folder / component).is_dir():
-        raise InputError(f"{player} holds neither {component}/ nor {LORA_FILE}")
-    if not folder.exists() and player.count("/") != 1:
-        raise InputError(f"{player}: no such folder, and a hub id has the form owner/name")
     kind = type(parts.net)
-    found = loading(player, kind.from_pretrained, player, subfolder=component, use_safetensors=True)  # type: ignore[attr-defined] # diffusers'
+    found = loading(player, kind.from_pretrained, player, subfolder=UNET, use_safetensors=True)  # type: ignore[attr-defined] # diffusers'
     from spin_diffusion.references import check_alike
 
     check_alike(parts.net, found)

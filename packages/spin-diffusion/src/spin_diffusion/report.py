@@ -10,6 +10,7 @@ from shared_core.logging import MetricsLog
 from shared_core.run_folder import read_json
 
 from spin_diffusion.config import SPINConfig
+from spin_diffusion.losses import LINK_AT_ZERO, effective_beta
 from spin_diffusion.metrics import win_rate
 from spin_diffusion.opponents import read_opponents
 from spin_diffusion.pipelines import Parts
@@ -20,14 +21,19 @@ GRID = 8  # held-out prompts that are shown
 
 
 def write_report(
-    folder: Path, parts: Parts, config: SPINConfig, iterations: Sequence[Iteration], held_out: TrainingSet | None
+    folder: Path,
+    parts: Parts,
+    config: SPINConfig,
+    iterations: Sequence[Iteration],
+    shape: tuple[int, ...],
+    held_out: TrainingSet | None,
 ) -> str:
-    """`report.md` with `figures/`; returns the report's path."""
+    """`report.md` with `figures/`; returns the report's path. `shape` is that of a latent."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
     figures = [_training(folder, iterations)]
-    lines = ["# Self-play", "", *_table(folder, iterations), ""]
+    lines = ["# Self-play", "", *_table(folder, iterations), "", _legend(config, held_out is not None), ""]
     if held_out is not None:
         figures.append(_players(folder, iterations))
         figures.append(_grid(folder, parts, iterations, held_out))
@@ -35,24 +41,48 @@ def write_report(
         if rates:
             figures.append(_bars(folder, rates))
     lines += [f"![{Path(figure).stem}]({figure})\n" for figure in figures]
-    lines += [
-        f"beta {config.beta} ({config.beta_convention}) multiplies mean errors; the KL weight of a latent's element is "
-        f"beta / {torch.Size(_shape(parts)).numel()} of that at this resolution.",
-        "",
-    ]
+    lines += [_about_beta(config, torch.Size(shape).numel()), ""]
     write_text(folder / "report.md", "\n".join(lines))
     return str(folder / "report.md")
 
 
-def _shape(parts: Parts) -> tuple[int, ...]:
-    side = parts.resolution // parts.vae_factor
-    return (int(parts.net.config.in_channels), side, side)  # type: ignore[union-attr,arg-type] # diffusers' configuration
+def _legend(config: SPINConfig, judged: bool) -> str:
+    text = (
+        "theta_0 is the player that the run began with, theta_k the one after k iterations. `loss` is that of the last "
+        f"update; it starts at {LINK_AT_ZERO[config.link]:.4g} in every iteration and says little of the images."
+    )
+    if judged:
+        text += (
+            " Lower is better for `frechet`, `kernel` and `held-out error`, all measured on the held-out images. "
+            "`held-out accuracy` is how often these are told from the opponent's samples: near 0.5 there is nothing "
+            "left to learn from this opponent, near 1 it is easily told."
+        )
+    return text
+
+
+def _about_beta(config: SPINConfig, elements: int) -> str:
+    """What the strength of the pull to the opponent was, in words."""
+    betas = [f"{config.beta_at(number):g}" for number in range(config.iterations)]
+    told = f"beta was {betas[0]}" if len(set(betas)) == 1 else f"beta was {', '.join(betas)} in turn"
+    if config.objective == "trajectory":
+        return f"{told}: the paper's lambda, which multiplies summed errors."
+    halved = config.beta_convention == "salesforce"
+    told += ", of which one half counts (`beta_convention: salesforce`)" if halved else ""
+    if config.weighting != "constant":
+        told += f", times a weight of each timestep (`{config.weighting}`, mean 1)"
+    each = effective_beta(config.beta_at(0), config.beta_convention) / elements
+    return (
+        f"{told}. It multiplies an error averaged over the {elements} numbers of a latent, so that each of them counts "
+        f"{each:.3g} (in the first iteration). A run on latents of another size has the same pull to the "
+        "opponent if its beta is larger by as much as the latents are."
+    )
 
 
 def _table(folder: Path, iterations: Sequence[Iteration]) -> list[str]:
-    rows = [{"player": "theta_0", **_flat(_start(folder))}]
+    start = {"held-out error": iterations[0].held_out.get("start_error")}
+    rows: list[dict[str, Any]] = [{"player": "theta_0", "loss": None, **start, **_flat(_start(folder))}]
     for item in iterations:
-        row: dict[str, Any] = {"player": f"theta_{item.number + 1}", "loss": item.last.get("loss")}
+        row = {"player": f"theta_{item.number + 1}", "loss": item.last.get("loss")}
         row |= {
             "held-out error": item.held_out.get("error"),
             "held-out accuracy": item.held_out.get("implicit_accuracy"),

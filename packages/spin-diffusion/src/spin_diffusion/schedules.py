@@ -193,9 +193,13 @@ def step_weights(
 ) -> Float[Tensor, "steps"]:
     """w by which an error of the network's own target counts at each step.
 
-    `constant` is 1. `elbo` is `elbo_weights`, and `snr` is min(SNR, 5) / SNR (Hang et al. 2023); both belong to errors
-    of eps, are cut at `clip` times their median, and scaled to mean 1 over all steps, so that beta keeps its meaning.
-    With error_space `eps` all are multiplied by the schedule's `eps_factor`.
+    `constant` counts errors of `error_space` alike: w is 1, or for `eps` the schedule's `eps_factor`.
+
+    `elbo` is `elbo_weights`, and `snr` is min(SNR, 5) / SNR (Hang et al. 2023). Both are weights v of errors of eps,
+    cut at `clip` times their median and divided by their mean m over all steps (`weight_scale`); w = v / m times
+    `eps_factor`, so that the weighted error is the same number whatever the target is, and `error_space` does not
+    matter. With `elbo`, beta is the mean over steps of the paper's beta_t = lambda T h_t^2 / (2 sigma_t^2): the paper's
+    lambda is beta / m for summed errors, beta / (m d) for means over d elements.
 
     Raises:
         InputError: for unknown names or a clip below 1.
@@ -205,14 +209,26 @@ def step_weights(
     if error_space not in ("native", "eps"):
         raise InputError(f"error_space must be native or eps, got {error_space!r}")
     if weighting == "constant":
-        weights = torch.ones(schedule.num_steps, dtype=torch.float64)
-    elif weighting in ("elbo", "snr"):
-        weights = elbo_weights(schedule) if weighting == "elbo" else _min_snr(schedule.snr)
-        weights = weights.clamp(max=clip * float(weights.median()))
-        weights = weights / weights.mean()
-    else:
+        ones = torch.ones(schedule.num_steps, dtype=torch.float64)
+        return ones * schedule.eps_factor if error_space == "eps" else ones
+    weights = _eps_weights(schedule, weighting, clip)
+    return weights / weights.mean() * schedule.eps_factor
+
+
+def weight_scale(schedule: Schedule, weighting: Weighting, clip: float = 10.0) -> float:
+    """m, the mean over all steps of the weights of eps errors, cut at `clip` medians, that `step_weights` divides by.
+
+    Raises:
+        InputError: for another weighting than elbo or snr.
+    """
+    return float(_eps_weights(schedule, weighting, clip).mean())
+
+
+def _eps_weights(schedule: Schedule, weighting: Weighting, clip: float) -> Float[Tensor, "steps"]:
+    if weighting not in ("elbo", "snr"):
         raise InputError(f"weighting must be constant, elbo or snr, got {weighting!r}")
-    return weights * schedule.eps_factor if error_space == "eps" else weights
+    weights = elbo_weights(schedule) if weighting == "elbo" else _min_snr(schedule.snr)
+    return weights.clamp(max=clip * float(weights.median()))
 
 
 def _min_snr(snr: Tensor) -> Tensor:

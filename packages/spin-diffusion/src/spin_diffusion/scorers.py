@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from shared_core.errors import InputError
 from torch import Tensor, nn
 
+from spin_diffusion.hub import check_source
+
 log = logging.getLogger(__name__)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's preprocessing
 
@@ -37,11 +39,15 @@ class ClipScorer:
         source: folder or hub id of a CLIPModel in safetensors with its tokenizer.
         scale: what multiplies the cosine: 100, 1, or None for the model's own temperature (PickScore).
         tokenizer: folder or hub id of the tokenizer, where it lies elsewhere.
+
+    Raises:
+        InputError: if the model is not there.
     """
 
     def __init__(self, name: str, source: str, scale: float | None = None, tokenizer: str | None = None) -> None:
         from transformers import CLIPModel, CLIPTokenizer
 
+        check_source(source, "config.json")
         self.name = name
         self.model = CLIPModel.from_pretrained(source, use_safetensors=True).eval().requires_grad_(False)
         self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer or source)

@@ -5,11 +5,12 @@ import json
 from typing import Any
 
 from shared_core.device import default_precision, describe_device, resolve_device
+from shared_core.errors import InputError
 from shared_core.run_folder import installed_version
 from torch import nn
 
 from spin_diffusion.pipelines import load_parts
-from spin_diffusion.schedules import elbo_weights, schedule_of
+from spin_diffusion.schedules import elbo_weights, schedule_of, weight_scale
 
 VERSIONS = ("spin-diffusion", "torch", "diffusers", "transformers", "peft", "accelerate")
 OPTIONAL = {
@@ -20,7 +21,13 @@ GIB = 2**30
 
 
 def doctor(model: str | None, device: str, lora_rank: int, as_json: bool) -> int:
-    """Versions, device, precision; with a model also its memory and its schedule."""
+    """Versions, device, precision; with a model also its memory and its schedule.
+
+    Raises:
+        InputError: for a negative rank, a device or a model that is not there.
+    """
+    if lora_rank < 0:
+        raise InputError(f"lora_rank must be 0 (train every weight) or more, got {lora_rank}")
     where = resolve_device(device)
     about = {} if model is None else _about_model(model, lora_rank)
     found = {name: installed_version(name) for name in VERSIONS} | {
@@ -43,7 +50,11 @@ def _about_model(model: str, lora_rank: int) -> dict[str, Any]:
     return {
         "model": {"kind": parts.kind, "resolution": parts.resolution, "scheduler": type(parts.scheduler).__name__},
         "prediction": {"type": schedule.prediction, "timesteps": schedule.num_steps},
-        "elbo_weights": {"median": float(weights.median()), "largest": float(weights.max())},
+        "elbo_weights": {
+            "median": float(weights.median()),
+            "largest": float(weights.max()),
+            "mean_when_cut": weight_scale(schedule, "elbo"),
+        },
         "memory_bytes": memory_estimate(parts.net, lora_rank),
     }
 
@@ -57,7 +68,10 @@ def _print(found: dict[str, Any]) -> None:
         model, prediction, weights = found["model"], found["prediction"], found["elbo_weights"]
         lines["model"] = f"{model['kind']}, {model['resolution']} px, scheduler {model['scheduler']}"
         lines["prediction"] = f"{prediction['type']}, {prediction['timesteps']} timesteps"
-        lines["elbo weights"] = f"median {weights['median']:.3g}, largest {weights['largest']:.3g}"
+        lines["elbo weights"] = (
+            f"median {weights['median']:.3g}, largest {weights['largest']:.3g}, "
+            f"mean {weights['mean_when_cut']:.3g} when cut at 10 medians"
+        )
         for mode, size in found["memory_bytes"].items():
             lines[f"memory {mode}"] = f"{_readable(size)} of weights, gradients and moments (activations come on top)"
     for name, text in lines.items():

@@ -13,13 +13,21 @@ from shared_core.logging import progress
 from shared_core.run_folder import read_json
 from torch import Tensor
 
-from spin_diffusion.commands.setting import Reading, load_data, log_start, open_device, opened_run
+from spin_diffusion.commands.setting import (
+    Reading,
+    check_inputs,
+    load_data,
+    log_start,
+    open_device,
+    opened_run,
+    run_path,
+)
 from spin_diffusion.config import Sampler, SPINConfig
 from spin_diffusion.denoiser import Condition
 from spin_diffusion.evaluation import compare_scores, decoded, distances, make_features, score_summary, scores
 from spin_diffusion.opponents import generate_opponents
 from spin_diffusion.pictures import save_picture
-from spin_diffusion.pipelines import Parts, load_parts
+from spin_diffusion.pipelines import Parts, check_model, load_parts
 from spin_diffusion.sampling import image_seed
 from spin_diffusion.sampling import sample as sample_latents
 from spin_diffusion.scorers import Scorer, load_scorers
@@ -34,15 +42,18 @@ def sample(
     """Images as PNG files, with a list of what they are."""
     if count < 1:
         raise InputError(f"n must be at least 1, got {count}")
+    if resolution is not None and resolution < 1:
+        raise InputError(f"resolution must be at least 1, got {resolution}")
     accelerator = open_device(device, "float32", seed)
     texts = _prompts(prompts)
-    parts = load_parts(model, player)
-    _check_prompts(parts, texts)
+    check_model(model, player)
     settings = {
         "verb": "sample", "model": model, "player": player, "prompts": texts, "n": count, "resolution": resolution,
         "seed": seed, "sampler": asdict(sampler),
     }  # fmt: skip
-    with opened_run(out, settings, accelerator) as folder:
+    with opened_run(run_path(out, settings), settings, accelerator, "metadata.jsonl") as folder:
+        parts = load_parts(model, player)
+        _check_prompts(parts, texts)
         rows = [(index, number) for index in range(max(1, len(texts))) for number in range(count)]
         log_start(accelerator)
         names = [f"{index:04d}-{number:02d}.png" for index, number in rows]
@@ -71,18 +82,20 @@ def evaluate(
     if samples < 1:
         raise InputError(f"n must be at least 1, got {samples}")
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    plugins, measure = load_scorers(scorers), make_features(features)
-    parts = load_parts(model)
     settings = {
         "verb": "eval", "model": model, "data": data, "players": list(players), "n": samples,
         "scorers": list(scorers), "features": features, "sampler": asdict(config.sampler), "seed": config.seed,
         **reading.settings(),
     }  # fmt: skip
+    path = run_path(out, settings)
+    check_inputs(data, path, reading)
+    for player in [None, *players]:
+        check_model(model, player)
+    plugins, measure = load_scorers(scorers), make_features(features)
     results: dict[str, Any] = {}
-    with opened_run(out, settings, accelerator) as folder:
+    with opened_run(path, settings, accelerator) as folder:
         for number, player in enumerate([None, *players]):
-            if player is not None:
-                parts = load_parts(model, player)
+            parts = load_parts(model, player)
             found = load_data(parts, data, folder, reading, accelerator, config.seed)
             if not number:
                 log_start(accelerator)

@@ -14,7 +14,7 @@ from shared_core.errors import InputError
 from shared_core.run_folder import RunFolder, default_folder
 
 from spin_diffusion.config import Precision
-from spin_diffusion.latent_cache import is_cache, prepare_cache, read_cache
+from spin_diffusion.latent_cache import DONE, check_data, is_cache, prepare_cache, read_cache
 from spin_diffusion.noise import counter_seed
 from spin_diffusion.pipelines import Parts
 from spin_diffusion.processes import make_accelerator
@@ -51,6 +51,10 @@ class Reading:
             raise InputError(f"limit must be at least 1, got {self.limit}")
         if self.held_out < 0:
             raise InputError(f"held_out must be at least 0, got {self.held_out}")
+        if self.resolution is not None and self.resolution < 1:
+            raise InputError(f"resolution must be at least 1, got {self.resolution}")
+        if self.batch_size < 1:
+            raise InputError(f"encode_batch_size must be at least 1, got {self.batch_size}")
 
     def settings(self) -> dict[str, Any]:
         """What determines the data; a record may be skipped later on without another run."""
@@ -85,14 +89,46 @@ def log_start(accelerator: Any, data: Data | None = None) -> None:
         log.info("%d items to train on, %d held out", len(data.train), kept)
 
 
-@contextmanager
-def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> Iterator[Path]:
-    """The run folder, held by the main process while all work in it; bad input leaves none that was not there."""
+def run_path(out: str | None, settings: dict[str, Any]) -> Path:
+    """The run folder that was named, or the default one of these settings."""
     base = f"runs/spin-diffusion-{settings['verb']}"
-    path = Path(out) if out else default_folder(base, package="spin-diffusion", settings=settings)
+    return Path(out) if out else default_folder(base, package="spin-diffusion", settings=settings)
+
+
+def check_inputs(data: str, path: Path, reading: Reading, pairs: bool = False) -> None:
+    """Refuse data before a model is loaded.
+
+    Raises:
+        InputError: for data that cannot be used, or where nothing is left to train on.
+    """
+    if not is_cache(data) and (path / "cache" / DONE).exists():
+        return  # a run that goes on has its own copy
+    count = check_data(
+        data, pairs=pairs, dedup_prompts=reading.dedup_prompts, limit=reading.limit, on_error=reading.on_error
+    )
+    check_held_out(reading.held_out, count)
+
+
+def check_held_out(held_out: int, items: int) -> None:
+    """Refuse to hold out everything.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    if held_out >= items:
+        raise InputError(f"held_out {held_out} of {items} items leaves none to train on")
+
+
+@contextmanager
+def opened_run(path: Path, settings: dict[str, Any], accelerator: Any, result: str = "result.json") -> Iterator[Path]:
+    """The run folder, held by the main process while all work in it; bad input leaves none that was not there.
+
+    The model is loaded inside, after other settings in the folder are refused. `result` is what a finished run has.
+    """
     if accelerator.is_main_process:
         made = [each for each in (path, *path.parents) if not each.exists()]
-        with RunFolder(path, package="spin-diffusion", settings=settings):
+        fresh = not (path / "config.yaml").exists()
+        with RunFolder(path, package="spin-diffusion", settings=settings, result=result):
             accelerator.wait_for_everyone()
             try:
                 yield path
@@ -102,6 +138,9 @@ def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> I
                     with suppress(OSError):  # others may have put something beside it
                         for parent in made[1:]:
                             parent.rmdir()
+                elif fresh and not _worth_keeping(path):
+                    (path / "config.yaml").unlink(missing_ok=True)
+                    shutil.rmtree(path / "cache", ignore_errors=True)
                 raise
     else:
         accelerator.wait_for_everyone()
@@ -130,8 +169,7 @@ def load_data(
     if pairs and rejected is None:
         raise InputError(f"{data} was prepared without pairs: give `prepare --pairs`")
     items = list(range(min(len(found), reading.limit or len(found))))
-    if reading.held_out >= len(items):
-        raise InputError(f"held_out {reading.held_out} of {len(items)} items leaves none to train on")
+    check_held_out(reading.held_out, len(items))
     generator = torch.Generator().manual_seed(counter_seed("order", seed, reading.held_out))
     kept = sorted(torch.randperm(len(items), generator=generator)[: reading.held_out].tolist())
     trained = sorted(set(items) - set(kept))

@@ -1,5 +1,6 @@
 """`prepare`, `sft`, `dpo`, `generate`, `train` and `run`."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,47 @@ from shared_core.run_folder import read_json
 from torch import Tensor
 
 from spin_diffusion.checkpoints import save_player
-from spin_diffusion.commands.setting import Data, Reading, load_data, log_start, open_device, opened_run
+from spin_diffusion.commands.setting import (
+    Data,
+    Reading,
+    check_inputs,
+    load_data,
+    log_start,
+    open_device,
+    opened_run,
+    run_path,
+)
 from spin_diffusion.config import SPINConfig, as_settings
-from spin_diffusion.evaluation import decoded, distances, make_features, score_summary, scores
+from spin_diffusion.evaluation import Features, decoded, distances, make_features, score_summary, scores
 from spin_diffusion.judging import Evaluate
-from spin_diffusion.latent_cache import prepare_cache
+from spin_diffusion.latent_cache import DONE, check_data, prepare_cache
 from spin_diffusion.lora import add_lora, check_targets, lora_state, merge_lora
 from spin_diffusion.model_card import model_card
 from spin_diffusion.noise import counter_seed
-from spin_diffusion.opponents import check_opponents, generate_opponents, read_opponents
-from spin_diffusion.pipelines import Parts, load_parts
+from spin_diffusion.opponents import check_opponents, check_sampler, generate_opponents, read_opponents
+from spin_diffusion.optimization import check_optimizer
+from spin_diffusion.pipelines import Parts, check_model, load_parts
 from spin_diffusion.report import write_report
 from spin_diffusion.scorers import load_scorers
 from spin_diffusion.self_play import Iteration, SPINTrainer, enable_checkpointing
 from spin_diffusion.supervised import fine_tune, prefer
 from spin_diffusion.training_set import Rows
 
+log = logging.getLogger(__name__)
+
 
 def prepare(model: str, data: str, out: str, reading: Reading, pairs: bool, device: str, seed: int) -> int:
     """Encode images and prompts once."""
     accelerator = open_device(device, "float32", seed)
-    parts = load_parts(model)
     folder = Path(out)
     fresh = not folder.exists()
+    if (folder / DONE).exists():
+        log.info("already there: %s, finished with these settings", folder)
+    else:
+        check_data(
+            data, pairs=pairs, dedup_prompts=reading.dedup_prompts, limit=reading.limit, on_error=reading.on_error
+        )
+    parts = load_parts(model)
     try:
         prepare_cache(
             parts, data, folder, accelerator.device, resolution=reading.resolution, pairs=pairs, limit=reading.limit,
@@ -57,14 +76,19 @@ def run(
 ) -> int:  # fmt: skip
     """The whole loop; returns 0."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    plugins = load_scorers(scorers) if reading.held_out else []
-    parts = load_parts(model, player)
-    check_targets(parts.net, config.lora)
+    check_optimizer(config.optimization)
     settings = {
         "verb": "run", "model": model, "player": player, "data": data, "scorers": scorers, "features": features,
         "round_trip": round_trip, **reading.settings(), **as_settings(config),
     }  # fmt: skip
-    with opened_run(out, settings, accelerator) as folder:
+    path = run_path(out, settings)
+    check_inputs(data, path, reading)
+    check_model(model, player)
+    plugins = load_scorers(scorers) if reading.held_out else []
+    measure = make_features(features) if reading.held_out else None
+    with opened_run(path, settings, accelerator) as folder:
+        parts = load_parts(model, player)
+        check_targets(parts.net, config.lora)
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
         log_start(accelerator, found)
         for name in ("text_encoder", "text_encoder_2"):  # embeddings are cached
@@ -72,13 +96,13 @@ def run(
                 setattr(parts.pipe, name, None)
         trainer = SPINTrainer(
             parts.net, parts.scheduler, found.train, config, folder, held_out=found.held_out, accelerator=accelerator,
-            evaluate=_evaluate(parts, found, plugins, features), transform=_round_trip(parts) if round_trip else None,
+            evaluate=_evaluate(parts, found, plugins, measure), transform=_round_trip(parts) if round_trip else None,
             after=lambda item: _finished(item, folder, model, config),
         )  # fmt: skip
         iterations = trainer.run()
         if accelerator.is_main_process:
             write_json(folder / "result.json", {"iterations": [asdict(item) for item in iterations]})
-            print(write_report(folder, parts, config, iterations, found.held_out))
+            print(write_report(folder, parts, config, iterations, found.train.shape, found.held_out))
         accelerator.wait_for_everyone()
     return 0
 
@@ -88,8 +112,7 @@ def sft(
 ) -> int:
     """Denoising score matching on the real images."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    parts = load_parts(model, player)
-    check_targets(parts.net, config.lora)
+    check_optimizer(config.optimization)
     settings = {
         "verb": "sft",
         "model": model,
@@ -98,7 +121,12 @@ def sft(
         **reading.settings(),
         **as_settings(config),
     }
-    with opened_run(out, settings, accelerator) as folder:
+    path = run_path(out, settings)
+    check_inputs(data, path, reading)
+    check_model(model, player)
+    with opened_run(path, settings, accelerator, "model") as folder:
+        parts = load_parts(model, player)
+        check_targets(parts.net, config.lora)
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
         log_start(accelerator, found)
         _stage(parts, config, folder, accelerator, found, "sft")
@@ -112,8 +140,7 @@ def dpo(
 ) -> int:
     """Diffusion-DPO on given pairs."""
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    parts = load_parts(model, player)
-    check_targets(parts.net, config.lora)
+    check_optimizer(config.optimization)
     settings = {
         "verb": "dpo",
         "model": model,
@@ -122,7 +149,12 @@ def dpo(
         **reading.settings(),
         **as_settings(config),
     }
-    with opened_run(out, settings, accelerator) as folder:
+    path = run_path(out, settings)
+    check_inputs(data, path, reading, pairs=True)
+    check_model(model, player)
+    with opened_run(path, settings, accelerator, "model") as folder:
+        parts = load_parts(model, player)
+        check_targets(parts.net, config.lora)
         found = load_data(parts, data, folder, reading, accelerator, config.seed, pairs=True)
         log_start(accelerator, found)
         _stage(parts, config, folder, accelerator, found, "dpo")
@@ -136,15 +168,18 @@ def generate(
     player: str | None, iteration: int, round_trip: bool,
 ) -> int:  # fmt: skip
     """The opponent's samples alone."""
+    _check_iteration(iteration)
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    parts = load_parts(model, player)
-    check_targets(parts.net, config.lora)
     settings = {
         "verb": "generate", "model": model, "player": player, "data": data, "iteration": iteration,
         "round_trip": round_trip, "samples_per_prompt": config.samples_per_prompt, "sampler": asdict(config.sampler),
         "seed": config.seed, **reading.settings(),
     }  # fmt: skip
-    with opened_run(out, settings, accelerator) as folder:
+    path = run_path(out, settings)
+    check_inputs(data, path, reading)
+    check_model(model, player)
+    with opened_run(path, settings, accelerator, "opponents/complete.json") as folder:
+        parts = load_parts(model, player)
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
         log_start(accelerator, found)
         parts.net.to(accelerator.device).eval()
@@ -163,17 +198,23 @@ def train(
     player: str | None, iteration: int,
 ) -> int:  # fmt: skip
     """One iteration on samples that `generate` wrote."""
+    _check_iteration(iteration)
     accelerator = open_device(device, config.optimization.precision, config.seed)
-    parts = load_parts(model, player)
-    check_targets(parts.net, config.lora)
-    source = Path(opponents) / "opponents" if (Path(opponents) / "opponents").is_dir() else Path(opponents)
+    check_optimizer(config.optimization)
     settings = {
         "verb": "train", "model": model, "player": player, "data": data, "opponents": opponents,
         "iteration": iteration, **reading.settings(), **as_settings(config),
     }  # fmt: skip
-    with opened_run(out, settings, accelerator) as folder:
+    path = run_path(out, settings)
+    check_inputs(data, path, reading)
+    source = Path(opponents) / "opponents" if (Path(opponents) / "opponents").is_dir() else Path(opponents)
+    check_sampler(source, config.sampler)
+    check_model(model, player)
+    with opened_run(path, settings, accelerator, f"iter_{iteration}/iteration.json") as folder:
+        parts = load_parts(model, player)
+        check_targets(parts.net, config.lora)
         found = load_data(parts, data, folder, reading, accelerator, config.seed)
-        check_opponents(source, parts.net, found.train, config.sampler)
+        check_opponents(source, parts.net, found.train)
         log_start(accelerator, found)
         trainer = SPINTrainer(parts.net, parts.scheduler, found.train, config, folder, accelerator=accelerator)
         result = trainer.read_iteration(iteration) or trainer.train_iteration(iteration, read_opponents(source))
@@ -181,6 +222,11 @@ def train(
             _finished(result, folder, model, config)
             print(folder / f"iter_{iteration}" / "model")
     return 0
+
+
+def _check_iteration(iteration: int) -> None:
+    if iteration < 0:
+        raise InputError(f"iteration must be at least 0, got {iteration}")
 
 
 def _stage(parts: Parts, config: SPINConfig, folder: Path, accelerator: Any, found: Data, kind: str) -> None:
@@ -211,12 +257,11 @@ def _stage(parts: Parts, config: SPINConfig, folder: Path, accelerator: Any, fou
     accelerator.wait_for_everyone()
 
 
-def _evaluate(parts: Parts, found: Data, plugins: list[Any], features: str) -> Evaluate | None:
+def _evaluate(parts: Parts, found: Data, plugins: list[Any], measure: Features | None) -> Evaluate | None:
     """Distances and scores of a player's samples for the held-out prompts."""
     held_out = found.held_out
-    if held_out is None:
+    if held_out is None or measure is None:
         return None
-    measure = make_features(features)
     prompts = [held_out.prompts[index] for index in held_out.prompt_of.tolist()] if held_out.prompts else []
 
     def evaluate(player: int, samples: Rows) -> dict[str, Any]:

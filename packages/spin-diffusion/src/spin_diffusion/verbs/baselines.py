@@ -46,8 +46,8 @@ def sft(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: run folder; runs/spin-diffusion-sft by default; the player goes to OUT/model.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from.
-        weighting: of timesteps.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.
         caption_dropout: share of visits without a prompt, for guidance.
         learning_rate: its peak.
         max_train_steps: updates.
@@ -127,10 +127,10 @@ def dpo(
         data: parquet with jpg_0, jpg_1, label_0 and caption, or a cache of it.
         out: run folder; runs/spin-diffusion-dpo by default; the player goes to OUT/model.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from.
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta, as the public code does.
-        weighting: of timesteps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1.
         ref_mode: the reference's errors: of a copy, of the network with LoRA off, or written before (table).
         learning_rate: its peak.
         max_train_steps: updates.

@@ -41,7 +41,7 @@ def sample(
         model: a pipeline's folder or hub id.
         prompts: separated by commas, a JSON list, or one file with a prompt a line; classes of a UNet alone.
         out: run folder; runs/spin-diffusion-sample by default.
-        player: folder or hub id of a UNet or LoRA (RUN/iter_2/model).
+        player: folder of a UNet or LoRA, or hub id of a UNet (RUN/iter_2/model).
         n: images a prompt.
         scheduler: deployed is the pipeline's own.
         num_inference_steps: calls of the network.
@@ -91,7 +91,7 @@ def eval_(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: run folder; runs/spin-diffusion-eval by default.
         preset: where the settings below start from.
-        players: folders or hub ids of UNets or LoRAs.
+        players: folders of UNets or LoRAs, or hub ids of UNets.
         n: images a prompt.
         scorers: pickscore, hpsv2, imagereward, aesthetic, clip, each with =PATH_OR_HUB_ID.
         features: of the distances: pixels, or a CLIP model's folder or hub id.
@@ -127,7 +127,7 @@ def merge(model: str, player: str, out: str = "merged") -> int:
 
     Args:
         model: the pipeline's folder or hub id.
-        player: folder or hub id of a UNet or LoRA (RUN/iter_2/model).
+        player: folder of a UNet or LoRA, or hub id of a UNet (RUN/iter_2/model).
         out: the new pipeline's folder.
     """
     from spin_diffusion.commands import images as commands
@@ -139,7 +139,7 @@ def doctor(model: str | None = None, lora_rank: int = 0, device: str = "auto", j
     """Say what this machine has, and what a model would need on it.
 
     Args:
-        model: a pipeline's folder or hub id.
+        model: a pipeline's folder or hub id, with or without `--model`: `spin-diffusion doctor MODEL`.
         lora_rank: of the memory estimate; 0 trains every weight.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of lines.

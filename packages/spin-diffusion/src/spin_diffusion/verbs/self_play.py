@@ -80,15 +80,16 @@ def run(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: run folder; runs/spin-diffusion-run by default.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA to start from, in place of the pipeline's own UNet.
+        player: folder of a UNet or LoRA, or hub id of a UNet to start from, in place of the pipeline's own UNet.
         iterations: how many times the opponent is renewed.
         beta: multiplies mean errors, one for each iteration (the last one goes on).
         beta_convention: salesforce halves beta, as the public Diffusion-DPO code does.
         objective: approximate is eq. 4.9, trajectory eq. 4.8 (small models, eta > 0, beta is the paper's lambda).
         link: the paper's l.
-        weighting: of timesteps.
-        weight_clip: largest weight, in medians.
-        error_space: errors of the network's own target, or of eps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1, so that
+            beta is their mean weight.
+        weight_clip: largest weight of elbo and snr, in medians.
+        error_space: what constant counts: errors of the network's own target, or of eps.
         share_noise: the members of a pair meet the same timestep and noise.
         samples_per_prompt: opponents of each image, met in turn.
         caption_dropout: share of visits without a prompt.

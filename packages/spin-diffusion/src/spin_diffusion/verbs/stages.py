@@ -82,7 +82,7 @@ def generate(
         data: a folder of images, .parquet, .npz, or a cache that `prepare` made.
         out: run folder; runs/spin-diffusion-generate by default; `spin-diffusion train` takes it.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA: the opponent.
+        player: folder of a UNet or LoRA, or hub id of a UNet: the opponent.
         iteration: which iteration the samples are for; other iterations have other seeds.
         samples_per_prompt: opponents of each image.
         scheduler: of the sampler; deployed is the pipeline's own.
@@ -164,13 +164,14 @@ def train(
         opponents: the folder that `generate` wrote.
         out: run folder; runs/spin-diffusion-train by default.
         preset: where the settings below start from.
-        player: folder or hub id of a UNet or LoRA: the player, which is also the opponent.
+        player: folder of a UNet or LoRA, or hub id of a UNet: the player, which is also the opponent.
         iteration: number of the iteration: it fixes data order and noise.
         beta: multiplies mean errors.
         beta_convention: salesforce halves beta.
         link: the paper's l.
-        weighting: of timesteps.
-        error_space: errors of the network's own target, or of eps.
+        weighting: of timesteps; elbo (the paper's beta_t) and snr (min-SNR-5) weigh eps errors, with mean 1, so that
+            beta is their mean weight.
+        error_space: what constant counts: errors of the network's own target, or of eps.
         share_noise: the members of a pair meet the same timestep and noise.
         samples_per_prompt: opponents of each image, as generated.
         ref_mode: the opponent's errors: of a copy, of the network with LoRA off, or written before (table).
