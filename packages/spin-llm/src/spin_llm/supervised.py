@@ -8,6 +8,7 @@ from shared_core.errors import InputError
 from shared_core.logging import MetricsLog
 from torch import Tensor, nn
 
+from spin_llm.already_there import tell_stage
 from spin_llm.config import Optimization
 from spin_llm.models import disable_dropout, pad_id, restore_player, save_model
 from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, sft_objective
@@ -15,6 +16,7 @@ from spin_llm.opponent import score_responses
 from spin_llm.optimization import Item, Objective, Step, train
 from spin_llm.rendering import Tokenizer, Tokens
 from spin_llm.sequence_logprobs import scoring_of
+from spin_llm.training_state import saved_step
 
 
 def fine_tune(
@@ -64,6 +66,9 @@ def prefer(
         InputError: if there are no pairs.
         RunError: if the loss is not finite.
     """
+    if (out / "model").exists():
+        _restore(model, out, accelerator)
+        return
     disable_dropout(model)
     responses = [[example.real, other] for example, other in zip(examples, rejected, strict=True)]
     model.to(accelerator.device).eval()
@@ -93,12 +98,12 @@ def _stage(
     disable_dropout(model)
     model.to(accelerator.device).eval()
     if (out / "model").exists():
-        return restore_player(model, out / "model")
+        _restore(model, out, accelerator)
+        return
     metrics, state = MetricsLog(out / "metrics.jsonl"), out / "state.safetensors"
     if accelerator.is_main_process:
+        tell_stage(out)
         out.mkdir(parents=True, exist_ok=True)
-        from spin_llm.training_state import saved_step
-
         metrics.rewind(saved_step(state))
 
     def report(step: Step) -> None:
@@ -112,4 +117,10 @@ def _stage(
         model, items, objective, settings, scoring_of(model, pad_id(tokenizer)), accelerator,
         pad_id=pad_id(tokenizer), seed=seed, state=state, report=report, finish=finish, label=label,
     )  # fmt: skip
-    return None
+
+
+def _restore(model: nn.Module, out: Path, accelerator: Any) -> None:
+    if accelerator.is_main_process:
+        tell_stage(out)
+    disable_dropout(model)
+    restore_player(model.to(accelerator.device).eval(), out / "model")
