@@ -1,6 +1,7 @@
 """Every verb as a user types it."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -50,6 +51,8 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"] in ("start", "iteration 0", "iteration 1")
     for name in ("config.yaml", "result.json", "report.md", "figures/training.png", "figures/evaluation.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "The real responses to held-out prompts are likeliest under the " in report
     code, again, err = spin(*given, "--out", "run")
     assert (code, again) == (0, out)
     assert err.count("already there: iterations 0 to 1 (run)\n") == 1
@@ -143,6 +146,13 @@ def test_doctor(spin: Any, model_folder: Path) -> None:
     assert json.loads(out)["prompts"] == "shared by a pair"
     code, _, err = spin("doctor", model_folder, model_folder)
     assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_torch_says_nothing_of_its_own_when_it_is_interrupted(spin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import ends with setting that level; a Ctrl-C before leaves it open."""
+    monkeypatch.setattr(logging.getLogger("torch"), "level", logging.NOTSET)
+    spin("doctor", "--device", "cuda")
+    assert not logging.getLogger("torch._subclasses.fake_tensor").isEnabledFor(logging.INFO)
 
 
 def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The command `spin-llm`: verbs to public functions."""
 
+import logging
 import sys
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ VERBS = (prepare, inspect, sft, generate, train, run, eval_, dpo, export, doctor
 
 def main() -> int:
     """The entry point."""
+    # torch sets this at the end of its import: interrupted before, it would log statistics of its caches at exit
+    logging.getLogger("torch").setLevel(logging.WARNING)
     return run_command("spin-llm", VERBS, with_model_named(sys.argv[1:]), SUMMARY)
 
 

@@ -224,4 +224,6 @@ def check_context(model: nn.Module, lengths: Sequence[int], what: str) -> None:
 
     limit = getattr(unwrap_peft(model).config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and lengths and max(lengths) > limit:
-        raise InputError(f"{what} has {max(lengths)} tokens, and the model takes {limit}: lower max_length")
+        raise InputError(
+            f"{what} has {max(lengths)} tokens, and the model takes {limit}: lower max_length or max_new_tokens"
+        )
