@@ -12,9 +12,9 @@ import torch
 from spin_llm.cli import main
 
 GIVEN = [
-    "--iterations", "2", "--held-out", "4", "--limit", "20", "--lora-rank", "2", "--max-length", "24", "--max-prompt-length", "12",
-    "--max-new-tokens", "6", "--generation-batch-size", "4", "--train-batch-size", "4", "--save-steps", "1",
-    "--device", "cpu", "--mix-previous", "true", "--quiet",
+    "--iterations", "2", "--held-out", "4", "--limit", "20", "--lora-rank", "2", "--max-length", "24",
+    "--max-prompt-length", "12", "--max-new-tokens", "6", "--generation-batch-size", "4", "--train-batch-size", "4",
+    "--save-steps", "1", "--device", "cpu", "--mix-previous", "true", "--quiet",
 ]  # fmt: skip
 MOMENTS = [
     "start.json", "iter_0/generated.parts/000002.json", "iter_0/opponent.safetensors", "iter_0/state.safetensors",

@@ -2,17 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from shared_core.errors import InputError
 
-from spin_llm.losses import LINKS, LossType
+from spin_llm.choices import LossType, Optim, Precision, Preset, Sampling
+from spin_llm.losses import LINKS
 from spin_llm.models import Lora
 from spin_llm.rendering import TokenLimits, check_template
 from spin_llm.sampling import Sampler
-
-Optim = Literal["adamw", "adam", "rmsprop"]
-Preset = Literal["paper", "official", "small"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Optimization:
     train_batch_size: int = 64
     per_device_train_batch_size: int = 8
     gradient_checkpointing: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     save_steps: int = 50
 
     def __post_init__(self) -> None:
@@ -109,7 +107,7 @@ class SPINConfig:
     skip_identical: bool = True
     optimization: Optimization = field(default_factory=Optimization)
     sampler: Sampler = field(default_factory=Sampler)
-    engine: Literal["model", "vllm"] = "model"
+    engine: Sampling = "model"
     limits: TokenLimits = field(default_factory=TokenLimits)
     lora: Lora = field(default_factory=lambda: Lora(rank=0))
     template: str | None = None

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shared_core.errors import InputError
 
-Turns = Literal["first", "last"]
+from spin_llm.choices import Turns
+
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 

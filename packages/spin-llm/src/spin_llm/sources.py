@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from shared_core.errors import InputError
 from torch import nn
 
+from spin_llm.choices import Turns
 from spin_llm.config import SPINConfig
 from spin_llm.docstrings import docstring_examples, module_of
 from spin_llm.models import check_context
-from spin_llm.records import Example, Turns, read_examples, split_examples
+from spin_llm.records import Example, read_examples, split_examples
 from spin_llm.rendering import Renderer, Tokenizer, Tokens, cut, fill_template
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from spin_llm.choices import Turns
 from spin_llm.config import SPINConfig
 from spin_llm.iteration import Iteration
 from spin_llm.loading import load_model
 from spin_llm.models import Lora, add_lora
-from spin_llm.records import Turns, example_of
+from spin_llm.records import example_of
 from spin_llm.rendering import Renderer, Tokenizer, tokenize
 from spin_llm.self_play import SelfPlay
 

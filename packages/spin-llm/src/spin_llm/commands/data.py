@@ -9,12 +9,13 @@ from shared_core.device import describe_device, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import write_text
 
+from spin_llm.choices import Turns
 from spin_llm.commands.printing import print_json, print_lines
 from spin_llm.embedded import EMBEDDED, embedded_file
 from spin_llm.generation import FILE, read_pairs
 from spin_llm.loading import load_model, load_tokenizer
 from spin_llm.models import pad_id, save_model
-from spin_llm.records import Turns, to_row
+from spin_llm.records import to_row
 from spin_llm.rendering import Renderer, check_template
 from spin_llm.sequence_logprobs import scoring_of
 from spin_llm.sources import load_examples, render_examples

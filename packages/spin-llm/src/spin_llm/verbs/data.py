@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Turns = Literal["first", "last"]
+from spin_llm.choices import Turns
 
 
 def prepare(
