@@ -17,7 +17,8 @@ from common import LORA
 from shared_core.benchmark import Comparison, compare
 from spin_llm.config import Optimization
 from spin_llm.docstrings import docstring_examples
-from spin_llm.models import add_lora, load_model
+from spin_llm.loading import load_model
+from spin_llm.models import add_lora
 from spin_llm.rendering import Renderer, TokenLimits, tokenize
 from spin_llm.sampling import Sampler, sample_responses
 from spin_llm.supervised import fine_tune

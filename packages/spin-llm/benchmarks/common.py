@@ -5,7 +5,8 @@ from functools import cache
 
 import torch
 from peft import LoraConfig, get_peft_model
-from spin_llm.models import Lora, add_lora, load_model
+from spin_llm.loading import load_model
+from spin_llm.models import Lora, add_lora
 
 LORA = Lora(rank=16, alpha=32.0)
 PAIRS = 4

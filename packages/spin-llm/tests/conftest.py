@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,30 @@ def nothing_to_collect_in_libraries() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()  # or extensions complain at exit of what they leak
+
+
+@pytest.fixture
+def fork() -> Callable[[Callable[[], int | None]], int]:
+    """Begins some work in a process of its own, all that is imported being there, and gives the process's id."""
+    if not hasattr(os, "fork") or torch.accelerator.is_available():
+        pytest.skip("needs a fork, which autograd's threads for a GPU do not survive")
+
+    def begin(work: Callable[[], int | None]) -> int:
+        sys.stdout.flush()
+        if pid := os.fork():
+            return pid
+        code = 1
+        try:
+            torch.set_num_threads(1)  # the parent's threads are not there
+            code = work() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    return begin
 
 
 TEMPLATE = (

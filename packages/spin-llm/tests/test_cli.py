@@ -1,6 +1,7 @@
 """Every verb as a user types it."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -50,8 +51,13 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"] in ("start", "iteration 0", "iteration 1")
     for name in ("config.yaml", "result.json", "report.md", "figures/training.png", "figures/evaluation.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
-    again, _, _ = spin(*given, "--out", "run")
-    assert again == 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "The real responses to held-out prompts are likeliest under the " in report
+    code, again, err = spin(*given, "--out", "run")
+    assert (code, again) == (0, out)
+    assert err.count("already there: iterations 0 to 1 (run)\n") == 1
+    code, _, err = spin("sft", model_folder, "é data.jsonl", "--out", "sft", *SMALL[:4], *TRAIN, "--device", "cpu")
+    assert "already there: model (sft)\n" in err
     code, _, err = spin(*given, "--out", "run", "--seed", 1, "--quiet")
     assert (code, err.count("\n")) == (2, 1)
     assert "seed was 0, is 1" in err
@@ -64,6 +70,7 @@ def test_the_whole_way(spin: Any, model_folder: Path, data_file: Path, tmp_path:
     code, out, err = spin("eval", "merged", "é data.jsonl", "--limit", 4, "--out", "eval", *SMALL, "--json")
     assert code == 0, err
     assert json.loads(out)["nll_per_token"]["error"] > 0
+    assert "already there: evaluation.json (eval)\n" in err
     code, out, err = spin("export", "run/iter_1/model", "--generated", "run/iter_0", "--out", "pairs.jsonl")
     assert code == 0, err
     assert set(json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])) == {"prompt", "chosen", "rejected"}
@@ -73,9 +80,15 @@ def test_one_iteration_by_hand(spin: Any, model_folder: Path, data_file: Path) -
     code, out, err = spin("generate", model_folder, data_file, "--out", "gen", "--limit", 12, *SMALL)
     assert code == 0, err
     assert "12 responses" in out
+    code, again, err = spin("generate", model_folder, data_file, "--out", "gen", "--limit", 12, *SMALL)
+    assert (code, again) == (0, out)
+    assert "already there: generated.jsonl (gen)\n" in err
     code, out, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--device", "cpu")
     assert code == 0, err
     assert "loss 0.6931" in out
+    code, again, err = spin("train", model_folder, "gen", "--out", "train", *TRAIN, "--device", "cpu")
+    assert (code, again) == (0, out)
+    assert "already there: iteration 0 (train)\n" in err
     code, _, err = spin("train", "train/iter_0/model", "gen", "--out", "other", "--device", "cpu")
     assert code == 2
     assert "was sampled from the model" in err
@@ -84,8 +97,8 @@ def test_one_iteration_by_hand(spin: Any, model_folder: Path, data_file: Path) -
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("prompt", "abc", "line 1: not a generated pair (prompt is no list of token ids)"),
-        ("generated", [], "line 1: not a generated pair (generated is no list of token ids)"),
+        ("prompt", "abc", "record 1: not a generated pair (prompt is no list of token ids)"),
+        ("generated", [], "record 1: not a generated pair (generated is no list of token ids)"),
         ("real", [99999], "has the token id 99999"),
         ("real", [2] * 99, "tokens, and the model takes 64"),
     ],
@@ -124,12 +137,22 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(
 
 
 def test_doctor(spin: Any, model_folder: Path) -> None:
-    code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu")
-    assert code == 0, err
-    assert "shared by a pair" in out
-    code, out, err = spin("doctor", "--model", model_folder, "--device", "cpu", "--json")
+    for given in ([model_folder, "--device", "cpu"], ["--device", "cpu", model_folder], ["--model", model_folder]):
+        code, out, err = spin("doctor", *given)
+        assert code == 0, err
+        assert "shared by a pair" in out
+    code, out, err = spin("doctor", model_folder, "--device", "cpu", "--json")
     assert code == 0, err
     assert json.loads(out)["prompts"] == "shared by a pair"
+    code, _, err = spin("doctor", model_folder, model_folder)
+    assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_torch_says_nothing_of_its_own_when_it_is_interrupted(spin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import ends with setting that level; a Ctrl-C before leaves it open."""
+    monkeypatch.setattr(logging.getLogger("torch"), "level", logging.NOTSET)
+    spin("doctor", "--device", "cuda")
+    assert not logging.getLogger("torch._subclasses.fake_tensor").isEnabledFor(logging.INFO)
 
 
 def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +172,8 @@ def test_doctor_says_how_to_get_the_embedded_model(spin: Any, monkeypatch: pytes
         (["MODEL", "DATA", "--beta", "0"], "beta (the paper's lambda) must be positive"),
         (["MODEL", "DATA", "--beta", "1,2", "--iterations", "1"], "beta has 2 values for 1 iterations"),
         (["MODEL", "DATA", "--learning-rate", "-1"], "learning_rate must be positive"),
-        (["MODEL", "DATA", "--limit", "0"], "leave none"),
-        (["MODEL", "DATA", "--held-out", "40"], "leave none"),
+        (["MODEL", "DATA", "--limit", "0"], "held_out 0 and limit 0: none of 40 examples is left"),
+        (["MODEL", "DATA", "--held-out", "40"], "held_out 40: none of 40 examples is left"),
         (["MODEL", "DATA", "--limit", "-3"], "limit must be 0 or more, got -3"),
         (["MODEL", "DATA", "--held-out", "-3"], "held_out must be 0 or more, got -3"),
         (["CUT", "DATA"], "cannot be loaded: Error while deserializing header"),
@@ -177,6 +200,59 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert words in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+NO_MODEL: list[tuple[list[str], str]] = [
+    (["run", "DATA", "--beta", "0"], "beta (the paper's lambda) must be positive"),
+    (["run", "DATA", "--beta", ".inf"], "beta (the paper's lambda) must be positive"),
+    (["run", "none.jsonl"], "none.jsonl: No such file"),
+    (["run", "BROKEN"], "broken.jsonl, record 2: not JSON (Expecting value at column 1)"),
+    (["run", "DATA", "--template", "x"], "template must hold {prompt}, got 'x'"),
+    (["run", "DATA", "--generation-template", "x"], "generation_template must hold {prompt}, got 'x'"),
+    (["run", "TALK", "--template", "{prompt}"], "example t: a format string renders a single user message"),
+    (["run", "TALK", "--generation-template", "{prompt}"], "example t: a format string renders a single user message"),
+    (["run", "DATA", "--stop-when-worse", "true"], "need held-out examples"),
+    (["run", "DATA", "--held-out", "40"], "none of 40 examples is left"),
+    (["run", "DATA", "--seed", "-1"], "seed must be in"),
+    (["run", "DATA", "--device", "cuda"], "device 'cuda' is not available"),
+    (["run", "DATA", "--temperature", ".nan"], "temperature must be"),
+    (["run", "DATA", "--lora-alpha", "0"], "lora.alpha must be positive"),
+    (["sft", "DATA", "--learning-rate", ".inf"], "learning_rate must be positive"),
+    (["sft", "BROKEN"], "record 2: not JSON"),
+    (["dpo", "DATA"], "has no second response"),
+    (["dpo", "DATA", "--beta", "0"], "beta (the paper's lambda) must be positive"),
+    (["generate", "BROKEN"], "record 2: not JSON"),
+    (["train", "empty"], "empty holds no generated.jsonl"),
+    (["train", "gen"], "gen/generated.jsonl, record 1: not a generated pair"),
+    (["train", "gen", "--iteration", "-1"], "iteration must be 0 or more"),
+    (["eval", "BROKEN"], "record 2: not JSON"),
+    (["eval", "DATA", "--samples", "0"], "samples must be"),
+    (["inspect", "BROKEN"], "record 2: not JSON"),
+    (["inspect", "DATA", "--template", "x"], "template must hold {prompt}"),
+    (["inspect", "DATA", "--n", "-1"], "n must be"),
+    (["export", "--generated", "gen"], "record 1: not a generated pair"),
+    (["export", "--out", "gen"], "--out gen exists"),
+    (["doctor", "--device", "cuda"], "device 'cuda' is not available"),
+]
+
+
+@pytest.mark.parametrize(("given", "words"), NO_MODEL)
+def test_what_needs_no_model_is_checked_before_one_is_loaded(
+    spin: Any, data_file: Path, tmp_path: Path, given: list[str], words: str
+) -> None:
+    """The model is not even there."""
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "one a", "response": "a"}\n\nx\n')
+    talk = [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"id": "t", "messages": talk}))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "gen").mkdir()
+    (tmp_path / "gen/generated.jsonl").write_text("{}\n")
+    known = {"DATA": str(data_file), "BROKEN": "broken.jsonl", "TALK": "talk.jsonl"}
+    verb, *rest = [known.get(item, item) for item in given]
+    turns = ["--turns", "last"] if "talk.jsonl" in rest else []
+    code, _, err = spin(verb, "no_such_model", *rest, *turns, "--quiet")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert words in err
 
 
 @pytest.mark.slow

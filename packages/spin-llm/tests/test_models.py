@@ -4,6 +4,7 @@ import importlib.machinery
 import json
 import shutil
 import sys
+import time
 import types
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from accelerate import Accelerator
 from shared_core.errors import InputError
 from spin_llm.config import Optimization, SPINConfig
 from spin_llm.generation import read_pairs
-from spin_llm.models import Lora, add_lora, load_model, save_model
+from spin_llm.loading import load_model, load_tokenizer
+from spin_llm.models import Lora, add_lora, save_model
 from spin_llm.records import Example
 from spin_llm.rendering import Renderer, TokenLimits, tokenize
 from spin_llm.sampling import Sampler, sample_responses
@@ -135,3 +137,37 @@ def test_an_adapter_of_another_base_is_one_line(
     with pytest.raises(InputError, match="cannot be loaded") as caught:
         load_model(tmp_path / "adapter")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A hub that nobody answers for, and an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_hub_out_of_reach_is_said_at_once_and_in_one_line(
+    no_hub: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits to ask again"))
+    with pytest.raises(InputError, match=r"some/model: no such folder, and the model hub .* is out of reach") as caught:
+        load("some/model")
+    assert "\n" not in str(caught.value)
+
+
+def test_offline_a_model_in_the_cache_is_loaded_without_asking(
+    no_hub: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = no_hub / "models--some--model"
+    shutil.copytree(model_folder, home / "snapshots" / ("a" * 40))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits to ask again"))
+    model, _ = load_model("some/model")
+    here = load_model(model_folder)[0]
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), here.parameters(), strict=True))

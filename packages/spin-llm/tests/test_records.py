@@ -75,7 +75,7 @@ def test_a_line_that_is_no_json_is_skipped_like_any_other_record(tmp_path: Path)
     path = tmp_path / "a.jsonl"
     good = json.dumps({"prompt": "q", "response": "a"}).encode()
     path.write_bytes(b"\n".join([good, b'{"prompt": "q', b"\xff\xfe", b"[" * 100_000, good]))
-    with pytest.raises(InputError, match="line 2: not JSON"):
+    with pytest.raises(InputError, match=r"record 2: not JSON \(Invalid control character at column 14\)"):
         read_examples(path)
     reading = read_examples(path, skip_bad=True)
     assert ([example.id for example in reading.examples], len(reading.skipped)) == (["1", "5"], 3)
@@ -99,8 +99,8 @@ def test_files_of_every_kind(tmp_path: Path) -> None:
     [
         ("a.csv", b"x", "expected .jsonl, .json, .parquet"),
         ("a.jsonl", b"", "holds no usable record"),
-        ("a.jsonl", b"{", "line 1: not JSON"),
-        ("a.jsonl", b"\xff\n", "line 1: not JSON"),
+        ("a.jsonl", b"{", "record 1: not JSON"),
+        ("a.jsonl", b"\xff\n", "record 1: not JSON"),
         ("a.json", b"{}", "must hold a list"),
         ("a.parquet", b"PAR1", "is not a parquet file"),
         (

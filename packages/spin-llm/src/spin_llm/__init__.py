@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from spin_llm.docstrings import docstring_examples
     from spin_llm.evaluation import Evaluation, compare_paired, evaluate_player
     from spin_llm.iteration import Iteration
+    from spin_llm.loading import load_model
     from spin_llm.losses import contraction_factor, dpo_loss, geometric_mixture, spin_loss, spin_margins
-    from spin_llm.models import Lora, add_lora, load_model, save_model
+    from spin_llm.models import Lora, add_lora, save_model
     from spin_llm.packing import PackedBatch, pack
     from spin_llm.records import Example, read_examples
     from spin_llm.rendering import Renderer, TokenLimits, Tokens, tokenize
@@ -24,8 +25,9 @@ _MODULES = {
     "docstrings": ("docstring_examples",),
     "evaluation": ("Evaluation", "compare_paired", "evaluate_player"),
     "iteration": ("Iteration",),
+    "loading": ("load_model",),
     "losses": ("contraction_factor", "dpo_loss", "geometric_mixture", "spin_loss", "spin_margins"),
-    "models": ("Lora", "add_lora", "load_model", "save_model"),
+    "models": ("Lora", "add_lora", "save_model"),
     "packing": ("PackedBatch", "pack"),
     "records": ("Example", "read_examples"),
     "rendering": ("Renderer", "TokenLimits", "Tokens", "tokenize"),

@@ -1,17 +1,16 @@
 """Settings of a self-play run, under the names that TRL's users know, and the presets."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from shared_core.errors import InputError
 
-from spin_llm.losses import LINKS, LossType
+from spin_llm.choices import LossType, Optim, Precision, Preset, Sampling
+from spin_llm.losses import LINKS
 from spin_llm.models import Lora
-from spin_llm.rendering import TokenLimits
+from spin_llm.rendering import TokenLimits, check_template
 from spin_llm.sampling import Sampler
-
-Optim = Literal["adamw", "adam", "rmsprop"]
-Preset = Literal["paper", "official", "small"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,13 @@ class Optimization:
     train_batch_size: int = 64
     per_device_train_batch_size: int = 8
     gradient_checkpointing: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     save_steps: int = 50
 
     def __post_init__(self) -> None:
         if isinstance(self.learning_rate, int | float):
             object.__setattr__(self, "learning_rate", [float(self.learning_rate)])
-        if not self.learning_rate or any(not rate > 0 for rate in self.learning_rate):
+        if not self.learning_rate or any(not 0 < rate < math.inf for rate in self.learning_rate):
             raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.warmup_ratio < 1:
             raise InputError(f"warmup_ratio must be in [0, 1), got {self.warmup_ratio:g}")
@@ -108,7 +107,7 @@ class SPINConfig:
     skip_identical: bool = True
     optimization: Optimization = field(default_factory=Optimization)
     sampler: Sampler = field(default_factory=Sampler)
-    engine: Literal["model", "vllm"] = "model"
+    engine: Sampling = "model"
     limits: TokenLimits = field(default_factory=TokenLimits)
     lora: Lora = field(default_factory=lambda: Lora(rank=0))
     template: str | None = None
@@ -123,7 +122,7 @@ class SPINConfig:
             object.__setattr__(self, "beta", [float(self.beta)])
         if self.iterations < 1:
             raise InputError(f"iterations must be at least 1, got {self.iterations}")
-        if not self.beta or any(not beta > 0 for beta in self.beta):
+        if not self.beta or any(not 0 < beta < math.inf for beta in self.beta):
             raise InputError(f"beta (the paper's lambda) must be positive, got {self.beta}")
         if self.loss_type not in (*LINKS, "nce"):
             raise InputError(f"loss_type must be one of {', '.join([*LINKS, 'nce'])}, got {self.loss_type!r}")
@@ -131,6 +130,8 @@ class SPINConfig:
             values = self.beta if name == "beta" else self.optimization.learning_rate
             if len(values) > max(self.iterations, 1) and values not in (PAPER_BETA, PAPER_RATES):
                 raise InputError(f"{name} has {len(values)} values for {self.iterations} iterations")
+        for name in ("template", "generation_template"):
+            check_template(getattr(self, name), name)
         if self.engine not in ("model", "vllm"):
             raise InputError(f"engine must be model or vllm, got {self.engine!r}")
         if not 0 <= self.base_weight < 1:

@@ -12,7 +12,8 @@ import torch
 from spin_llm.config import SPINConfig, preset
 from spin_llm.docstrings import docstring_examples, module_of
 from spin_llm.evaluation import Evaluation, compare_paired, mean_and_error
-from spin_llm.models import add_lora, load_model
+from spin_llm.loading import load_model
+from spin_llm.models import add_lora
 from spin_llm.records import Example, split_examples
 from spin_llm.rendering import Renderer, tokenize
 from spin_llm.self_play import SelfPlay, make_accelerator

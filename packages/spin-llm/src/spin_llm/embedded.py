@@ -51,7 +51,8 @@ def embedded_model() -> Path:
         return folder
     import filelock
 
-    from spin_llm.models import load_model, save_model
+    from spin_llm.loading import load_model
+    from spin_llm.models import save_model
 
     file = embedded_file()
     folder.parent.mkdir(parents=True, exist_ok=True)

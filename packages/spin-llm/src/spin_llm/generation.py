@@ -129,7 +129,7 @@ def read_pairs(path: Path) -> list[GeneratedPair]:
     """Read what `generate_pairs` wrote.
 
     Raises:
-        InputError: naming file and line.
+        InputError: naming file and record.
     """
     pairs = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -141,7 +141,7 @@ def read_pairs(path: Path) -> list[GeneratedPair]:
                     raise TypeError(f"{name} is no list of token ids")
             pairs.append(pair)
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: not a generated pair ({error})") from error
+            raise InputError(f"{path}, record {number}: not a generated pair ({error})") from error
     return pairs
 
 

@@ -8,7 +8,6 @@ from shared_core.errors import InputError
 
 from spin_llm.config import SPINConfig
 from spin_llm.evaluation import Evaluation, compare_paired
-from spin_llm.rendering import Tokens
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Iteration:
         return cls(**value | {"evaluation": judged, "accuracy": accuracy})
 
 
-def check_stop_rules(config: SPINConfig, held_out: Sequence[Tokens]) -> None:
+def check_stop_rules(config: SPINConfig, held_out: Sequence[object]) -> None:
     """Refuse a rule that could never apply.
 
     Raises:

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from shared_core.errors import InputError
 from torch import Tensor
 
+from spin_llm.choices import LossType
+
 Link = Literal["logistic", "hinge", "exponential", "correlation"]
-LossType = Literal["logistic", "hinge", "exponential", "correlation", "nce"]
 
 # Convex, decreasing, slope at 0 below 0: all that the theory asks of a link (paper: section 4).
 LINKS: dict[str, Callable[[Tensor], Tensor]] = {

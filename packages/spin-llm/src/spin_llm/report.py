@@ -14,6 +14,14 @@ from spin_llm.evaluation import METRICS, Evaluation, compare_paired
 from spin_llm.iteration import Iteration
 from spin_llm.losses import LINK_AT_ZERO
 
+LOSS = (
+    "`loss` is that of the iteration's first step and of its last. `identical` counts the pairs whose generated "
+    "response is the real one; they teach nothing."
+)
+ACCURACY = (
+    "`accuracy` is the share of held-out prompts on which the player of this iteration tells the real response from "
+    "its opponent's. Near 0.5 it cannot, and nothing is left to learn from this opponent."
+)
 LABELS = {
     "nll_per_token": "NLL per token of the real response (nats)",
     "rouge_l": "ROUGE-L F1 of samples",
@@ -24,43 +32,55 @@ LABELS = {
 
 def write_report(folder: Path, config: SPINConfig, iterations: Sequence[Iteration]) -> Path:
     """Write `report.md`, `figures/training.png` and, where there is held-out data, `figures/evaluation.png`."""
-    lines = [
-        f"# Self-play, {len(iterations)} iterations",
-        "",
-        "| iteration | beta | pairs | identical | loss | accuracy |",
-    ]
-    lines += ["|---|---|---|---|---|---|"]
+    judged = (folder / "start.json").exists()
+    lines = [f"# Self-play: {len(iterations)} iteration{'s' if len(iterations) != 1 else ''}", ""]
+    _save(folder / "figures" / "training.png", _training(folder, config, iterations))
+    if judged:
+        players = _players(folder, iterations)
+        _save(folder / "figures" / "evaluation.png", _evaluation(players))
+        lines += [_verdict(players, iterations), "", "## Held-out prompts", "", *_table(players)]
+        lines += ["", "![evaluation](figures/evaluation.png)", ""]
+    else:
+        lines += ["Nothing was held out, so that no player was judged: see `--held-out`.", ""]
+    lines += ["## Training", "", *_iterations(config, iterations), "", LOSS]
+    lines += ["", ACCURACY] if any(item.accuracy for item in iterations) else []
+    lines += ["", "![training](figures/training.png)"]
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
+    return folder / "report.md"
+
+
+def _verdict(players: dict[str, Evaluation], iterations: Sequence[Iteration]) -> str:
+    best, last = _likeliest(players), f"iteration {iterations[-1].number}"
+    value = f"{players[best].means['nll_per_token']['mean']:.3f} nats a token"
+    told = "The real responses to held-out prompts are likeliest under the"
+    if best == "start":
+        return f"{told} model that the run started from ({value}): no iteration made them likelier."
+    gap = compare_paired(players[best], players["start"], "nll_per_token")
+    return (
+        f"{told} player after {best} (`{best.replace('iteration ', 'iter_')}/model`): {value}, {-gap['mean']:.3f} +- "
+        f"{gap['error']:.3f} less than under the model that the run started from."
+        + ("" if best == last else " The iterations after it made them less likely again.")
+    )
+
+
+def _iterations(config: SPINConfig, iterations: Sequence[Iteration]) -> list[str]:
+    lines = ["| iteration | beta | pairs | identical | loss | accuracy |", "|---|---|---|---|---|---|"]
     for item in iterations:
         loss = f"{item.first['loss']:.4f} -> {item.last['loss']:.4f}" if item.last else "-"
         accuracy = f"{item.accuracy['mean']:.2f} +- {item.accuracy['error']:.2f}" if item.accuracy else "-"
         beta = f"{config.beta_at(item.number):g}"
         lines.append(f"| {item.number} | {beta} | {item.pairs} | {item.identical} | {loss} | {accuracy} |")
-    lines += [
-        "",
-        "accuracy: held-out share of prompts where the player tells the real response from its opponent's; 0.5 ",
-    ]
-    lines[-1] += "means that there is nothing left to learn from this opponent."
-    lines += ["", "![training](figures/training.png)"]
-    _save(folder / "figures" / "training.png", _training(folder, config, iterations))
-    if (folder / "start.json").exists():
-        players = _players(folder, iterations)
-        lines += [
-            "",
-            *_table(players),
-            "",
-            f"Held-out responses are most likely under: {best_player(folder, iterations)}.",
-        ]
-        lines += ["", "![evaluation](figures/evaluation.png)"]
-        _save(folder / "figures" / "evaluation.png", _evaluation(players))
-    write_text(folder / "report.md", "\n".join(lines) + "\n")
-    return folder / "report.md"
+    return lines
 
 
 def best_player(folder: Path, iterations: Sequence[Iteration]) -> str | None:
     """`start` or `iteration K`: under whom held-out responses are most likely; None where nothing was held out."""
     if not (folder / "start.json").exists():
         return None
-    players = _players(folder, iterations)
+    return _likeliest(_players(folder, iterations))
+
+
+def _likeliest(players: dict[str, Evaluation]) -> str:
     return min(players, key=lambda name: players[name].means["nll_per_token"]["mean"])
 
 
@@ -71,14 +91,17 @@ def _players(folder: Path, iterations: Sequence[Iteration]) -> dict[str, Evaluat
 
 
 def _table(players: dict[str, Evaluation]) -> list[str]:
-    lines = ["Held-out, mean +- standard error over prompts; in brackets the paired difference from the start.", ""]
+    lines = ["Mean +- standard error over prompts; in brackets the difference from the start, prompt by prompt.", ""]
     lines += ["| player | " + " | ".join(LABELS[name] for name in METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for name, found in players.items():
         cells = []
         for metric in METRICS:
             mean = found.means[metric]
-            gap = compare_paired(found, players["start"], metric)
-            cells.append(f"{mean['mean']:.4f} +- {mean['error']:.4f} ({gap['mean']:+.4f} +- {gap['error']:.4f})")
+            cell = f"{mean['mean']:.4f} +- {mean['error']:.4f}"
+            if name != "start":
+                gap = compare_paired(found, players["start"], metric)
+                cell += f" ({gap['mean']:+.4f} +- {gap['error']:.4f})"
+            cells.append(cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 

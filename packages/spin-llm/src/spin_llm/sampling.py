@@ -5,6 +5,7 @@ read. Each response has random numbers of its own, so what is drawn does not dep
 (up to rounding).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Sampler:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise InputError(f"temperature must be 0 or more, got {self.temperature:g}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be in (0, 1], got {self.top_p:g}")

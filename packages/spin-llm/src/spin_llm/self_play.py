@@ -18,6 +18,7 @@ from shared_core.logging import MetricsLog
 from shared_core.run_folder import read_json
 from torch import Tensor, nn
 
+from spin_llm.already_there import tell_run
 from spin_llm.config import SPINConfig
 from spin_llm.diagnostics import Watch
 from spin_llm.evaluation import Evaluation, discrimination, evaluate_player
@@ -102,6 +103,8 @@ class SelfPlay:
             RunError: if numbers are not finite; what was finished is kept.
         """
         check_same_run(self.out, self.config, self.examples, self.held_out, self.accelerator.is_main_process)
+        if self.accelerator.is_main_process:
+            tell_run(self.out, range(self.config.iterations))
         done: list[Iteration] = []
         if self.config.base_weight and self.accelerator.is_main_process and not (self.out / "base").exists():
             save_model(self.model, self.tokenizer, self.out / "base")
@@ -124,6 +127,8 @@ class SelfPlay:
 
     def train_on(self, current: list[GeneratedPair], number: int = 0) -> Iteration:
         """One iteration on given responses of this very player, with the settings of that iteration."""
+        if self.accelerator.is_main_process:
+            tell_run(self.out, [number])
         return self._learn(number, current, None)
 
     def _iteration(self, number: int, opponent: Evaluation | None) -> Iteration:

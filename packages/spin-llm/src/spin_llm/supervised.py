@@ -8,13 +8,15 @@ from shared_core.errors import InputError
 from shared_core.logging import MetricsLog
 from torch import Tensor, nn
 
+from spin_llm.already_there import tell_stage
 from spin_llm.config import Optimization
 from spin_llm.models import disable_dropout, pad_id, restore_player, save_model
 from spin_llm.objectives import Demonstration, ScoredPair, dpo_objective, sft_objective
 from spin_llm.opponent import score_responses
 from spin_llm.optimization import Item, Objective, Step, train
 from spin_llm.rendering import Tokenizer, Tokens
-from spin_llm.sequence_logprobs import scoring_of
+from spin_llm.sequence_logprobs import Scoring, scoring_of
+from spin_llm.training_state import saved_step
 
 
 def fine_tune(
@@ -32,8 +34,11 @@ def fine_tune(
         InputError: if there are no examples.
         RunError: if the loss is not finite.
     """
+    if _is_made(model, examples, out, accelerator, "sft"):
+        return
     items = [Demonstration(example.id, example.prompt, example.real) for example in examples]
-    _stage(model, tokenizer, items, sft_objective, settings, out, accelerator, seed, "sft")
+    scoring = scoring_of(model, pad_id(tokenizer))
+    _stage(model, tokenizer, items, sft_objective, settings, scoring, out, accelerator, seed, "sft")
 
 
 def prefer(
@@ -64,17 +69,30 @@ def prefer(
         InputError: if there are no pairs.
         RunError: if the loss is not finite.
     """
-    disable_dropout(model)
+    if _is_made(model, examples, out, accelerator, "dpo"):
+        return
     responses = [[example.real, other] for example, other in zip(examples, rejected, strict=True)]
-    model.to(accelerator.device).eval()
-    scores = score_responses(
-        model, [example.prompt for example in examples], responses, scoring_of(model), pad_id=pad_id(tokenizer)
-    )
+    pad = pad_id(tokenizer)
+    scoring = scoring_of(model, pad)
+    scores = score_responses(model, [example.prompt for example in examples], responses, scoring, pad_id=pad)
     items = [
         ScoredPair(example.id, example.prompt, example.real, other, *score)
         for example, other, score in zip(examples, rejected, scores, strict=True)
     ]
-    _stage(model, tokenizer, items, dpo_objective(beta), settings, out, accelerator, seed, "dpo")
+    _stage(model, tokenizer, items, dpo_objective(beta), settings, scoring, out, accelerator, seed, "dpo")
+
+
+def _is_made(model: nn.Module, examples: Sequence[Tokens], out: Path, accelerator: Any, label: str) -> bool:
+    """Make the model ready; where an earlier run has made the result, take that and say so."""
+    if not examples:
+        raise InputError(f"{label} needs examples, got none")
+    disable_dropout(model)
+    model.to(accelerator.device).eval()
+    if accelerator.is_main_process:
+        tell_stage(out)
+    if made := (out / "model").exists():
+        restore_player(model, out / "model")
+    return made
 
 
 def _stage(
@@ -83,22 +101,15 @@ def _stage(
     items: Sequence[Item],
     objective: Objective[Any],
     settings: Optimization,
+    scoring: Scoring,
     out: Path,
     accelerator: Any,
     seed: int,
     label: str,
 ) -> None:
-    if not items:
-        raise InputError(f"{label} needs examples, got none")
-    disable_dropout(model)
-    model.to(accelerator.device).eval()
-    if (out / "model").exists():
-        return restore_player(model, out / "model")
     metrics, state = MetricsLog(out / "metrics.jsonl"), out / "state.safetensors"
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        from spin_llm.training_state import saved_step
-
         metrics.rewind(saved_step(state))
 
     def report(step: Step) -> None:
@@ -109,7 +120,6 @@ def _stage(
         state.unlink(missing_ok=True)
 
     train(
-        model, items, objective, settings, scoring_of(model, pad_id(tokenizer)), accelerator,
+        model, items, objective, settings, scoring, accelerator,
         pad_id=pad_id(tokenizer), seed=seed, state=state, report=report, finish=finish, label=label,
     )  # fmt: skip
-    return None

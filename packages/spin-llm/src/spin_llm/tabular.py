@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spin_llm.losses import LINK_SLOPE_AT_ZERO, LINKS, LossType, spin_loss
+from spin_llm.choices import LossType
+from spin_llm.losses import LINK_SLOPE_AT_ZERO, LINKS, spin_loss
 
 Table = Float[Tensor, "prompt response"]  # log-probabilities, each row a law
 

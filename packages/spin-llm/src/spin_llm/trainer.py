@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from spin_llm.choices import Turns
 from spin_llm.config import SPINConfig
 from spin_llm.iteration import Iteration
-from spin_llm.models import Lora, add_lora, load_model
-from spin_llm.records import Turns, example_of
-from spin_llm.rendering import Renderer, Tokenizer, Tokens, tokenize
+from spin_llm.loading import load_model
+from spin_llm.models import Lora, add_lora
+from spin_llm.records import example_of
+from spin_llm.rendering import Renderer, Tokenizer, tokenize
 from spin_llm.self_play import SelfPlay
 
 
@@ -49,6 +51,10 @@ class SPINTrainer:
         turns: Turns = "first",
         callback: Callable[[Iteration], None] | None = None,
     ) -> None:
+        train, held_out = (
+            [example_of(dict(row), f"{name}, record {number}", turns) for number, row in enumerate(rows, start=1)]
+            for name, rows in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
+        )
         source = "" if isinstance(model, nn.Module) else str(model)
         if not isinstance(model, nn.Module):
             model, tokenizer = load_model(model)
@@ -58,16 +64,9 @@ class SPINTrainer:
         self.model = add_lora(model, peft_config or args.lora, source, args.seed)
         self.processing_class, self.args = processing_class, args
         renderer = Renderer(processing_class, args.template)
-
-        def tokens(rows: Iterable[Mapping[str, Any]], name: str) -> list[Tokens]:
-            examples = [
-                example_of(dict(row), f"{name}, record {number}", turns) for number, row in enumerate(rows, start=1)
-            ]
-            return tokenize(examples, renderer, args.limits)
-
         self._game = SelfPlay(
-            self.model, processing_class, tokens(train_dataset, "train_dataset"), args, output_dir,
-            held_out=tokens(eval_dataset, "eval_dataset"), source=source, after=callback,
+            self.model, processing_class, tokenize(train, renderer, args.limits), args, output_dir,
+            held_out=tokenize(held_out, renderer, args.limits), source=source, after=callback,
         )  # fmt: skip
 
     def train(self) -> list[Iteration]:

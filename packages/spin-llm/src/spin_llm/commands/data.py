@@ -9,12 +9,14 @@ from shared_core.device import describe_device, resolve_device
 from shared_core.errors import InputError
 from shared_core.files import write_text
 
+from spin_llm.choices import Turns
 from spin_llm.commands.printing import print_json, print_lines
-from spin_llm.embedded import EMBEDDED, embedded_file, embedded_model
+from spin_llm.embedded import EMBEDDED, embedded_file
 from spin_llm.generation import FILE, read_pairs
-from spin_llm.models import load_model, pad_id, save_model
-from spin_llm.records import Turns, to_row
-from spin_llm.rendering import Renderer, Tokenizer
+from spin_llm.loading import load_model, load_tokenizer
+from spin_llm.models import pad_id, save_model
+from spin_llm.records import to_row
+from spin_llm.rendering import Renderer, check_template
 from spin_llm.sequence_logprobs import scoring_of
 from spin_llm.sources import load_examples, render_examples
 
@@ -38,9 +40,10 @@ def inspect(
     """Show what the model will see: each example's tokens, the response's marked, and how long they all are."""
     if n < 0:
         raise InputError(f"n must be 0 or more, got {n}")
-    _, tokenizer = load_tokenizer(model)
-    renderer = Renderer(tokenizer, template)
+    check_template(template)
     examples, _ = load_examples(data, turns, skip_bad, seed)
+    tokenizer = load_tokenizer(model)
+    renderer = Renderer(tokenizer, template)
     rendered = render_examples(examples, renderer, skip_bad)
     if not rendered:
         raise InputError(f"{data}: the template can render none of {len(examples)} examples")
@@ -83,18 +86,6 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return marks | {"longest": ordered[-1]}
 
 
-def load_tokenizer(model: str) -> tuple[None, Tokenizer]:
-    """The tokenizer alone, where the weights are not needed."""
-    from spin_llm.models import _loading
-
-    name = str(embedded_model()) if model == EMBEDDED else model
-    if name.endswith(".gguf"):
-        return None, load_model(name)[1]
-    from transformers import AutoTokenizer
-
-    return None, _loading(name, AutoTokenizer.from_pretrained, name)
-
-
 def export_model(model: str, out: str) -> int:
     """Plain weights with the adapter merged in."""
     if Path(out).exists():
@@ -109,9 +100,9 @@ def export_pairs(model: str, generated: str, out: str) -> int:
     """Pairs as TRL's DPO data: prompt, chosen, rejected."""
     if Path(out).exists():
         raise InputError(f"--out {out} exists; give another name or remove it")
-    _, tokenizer = load_tokenizer(model)
     source = Path(generated)
     pairs = read_pairs(source / FILE if source.is_dir() else source)
+    tokenizer = load_tokenizer(model)
     rows = [
         {
             name: tokenizer.decode(ids)

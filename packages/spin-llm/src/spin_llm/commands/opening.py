@@ -11,7 +11,7 @@ from shared_core.run_folder import RunFolder, default_folder
 from torch import nn
 
 from spin_llm.config import SPINConfig
-from spin_llm.models import load_model
+from spin_llm.loading import load_model
 from spin_llm.rendering import Tokenizer
 from spin_llm.self_play import make_accelerator
 
@@ -24,7 +24,8 @@ def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> I
     base = f"runs/spin-llm-{settings['verb']}"
     path = Path(out) if out else default_folder(base, package="spin-llm", settings=settings)
     if accelerator.is_main_process:
-        with RunFolder(path, package="spin-llm", settings=settings):
+        # what is there already is told stage by stage
+        with RunFolder(path, package="spin-llm", settings=settings, result=None):
             accelerator.wait_for_everyone()
             yield path
     else:
@@ -32,13 +33,18 @@ def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> I
         yield path
 
 
-def player(model: str, config: SPINConfig, device: str) -> tuple[nn.Module, Tokenizer, Any]:
-    """Model, tokenizer and accelerate's view of the processes; the device is checked first."""
+def processes(config: SPINConfig, device: str) -> Any:
+    """accelerate's view of the processes, on a device that is there; what is checked here needs no model."""
     check_seed(config.seed)
     where = resolve_device(device)
     accelerator = make_accelerator(config, cpu=where.type == "cpu")
     if accelerator.num_processes == 1 and where.type == "cuda":
         accelerator.state.device = where
+    return accelerator
+
+
+def player(model: str, accelerator: Any) -> tuple[nn.Module, Tokenizer]:
+    """Model and tokenizer."""
     loaded, tokenizer = load_model(model)
     log.info("%s on %s, %d process(es)", model, describe_device(accelerator.device), accelerator.num_processes)
-    return loaded, tokenizer, accelerator
+    return loaded, tokenizer

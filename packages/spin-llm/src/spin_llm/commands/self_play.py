@@ -10,18 +10,20 @@ from shared_core.errors import InputError
 from shared_core.files import write_json
 from torch import nn
 
-from spin_llm.commands.opening import opened_run, player
+from spin_llm.already_there import tell_stage
+from spin_llm.commands.opening import opened_run, player, processes
 from spin_llm.commands.printing import print_numbers
 from spin_llm.config import SPINConfig, as_settings
 from spin_llm.estimate import estimate_cost
 from spin_llm.fingerprints import digest
 from spin_llm.generation import FILE, check_opponent, generate_pairs, model_engine, read_pairs
 from spin_llm.iteration import Iteration, check_stop_rules
-from spin_llm.models import add_lora, check_context, check_vocabulary, fingerprint, load_model
+from spin_llm.loading import load_model
+from spin_llm.models import add_lora, check_context, check_vocabulary, fingerprint, restore_player
 from spin_llm.rendering import Renderer, Tokenizer, Tokens
 from spin_llm.report import best_player, write_report
 from spin_llm.self_play import SelfPlay
-from spin_llm.sources import Data, load_data
+from spin_llm.sources import Data, read_data, tokenize_data
 from spin_llm.vllm_engine import require_vllm
 
 log = logging.getLogger(__name__)
@@ -31,14 +33,16 @@ def run(model: str, data: str, out: str | None, config: SPINConfig, device: str,
     """The whole loop; returns 0."""
     if config.engine == "vllm":
         require_vllm()
-    loaded, tokenizer, accelerator = player(model, config, device)
+    accelerator = processes(config, device)
+    records = read_data(data, config, **reading)
+    check_stop_rules(config, records.held_out)
+    loaded, tokenizer = player(model, accelerator)
     contents = {"player": fingerprint(loaded, model)}
     loaded = add_lora(loaded, config.lora, model, config.seed)
-    found = load_data(data, loaded, tokenizer, config, **reading)
+    found = tokenize_data(records, loaded, tokenizer, config)
     if dry_run:
         print_numbers(asdict(estimate_cost(loaded, found.train, config, accelerator.device)))
         return 0
-    check_stop_rules(config, found.held_out)
     settings = {"verb": "run", "model": model, "data": data, **reading, **as_settings(config), **contents}
     with opened_run(out, settings, accelerator) as folder:
         game = SelfPlay(
@@ -67,11 +71,15 @@ def run(model: str, data: str, out: str | None, config: SPINConfig, device: str,
 
 def generate(model: str, data: str, out: str | None, config: SPINConfig, device: str, **reading: Any) -> int:
     """The opponent's responses alone."""
-    loaded, tokenizer, accelerator = player(model, config, device)
-    found = load_data(data, loaded, tokenizer, config, **reading)
+    accelerator = processes(config, device)
+    records = read_data(data, config, **reading)
+    loaded, tokenizer = player(model, accelerator)
+    found = tokenize_data(records, loaded, tokenizer, config)
     loaded.to(accelerator.device).eval()
     settings = {"verb": "generate", "model": model, "data": data, **reading, **as_settings(config)}
     with opened_run(out, settings, accelerator) as folder:
+        if accelerator.is_main_process:
+            tell_stage(folder)
         pairs = generate_pairs(
             model_engine(loaded), found.train, config.sampler, Renderer(tokenizer, config.template).end_ids, folder,
             fingerprint(loaded, model), config.seed, accelerator, _other_prompts(found, tokenizer, config),
@@ -84,13 +92,16 @@ def generate(model: str, data: str, out: str | None, config: SPINConfig, device:
 
 def train(model: str, generated: str, out: str | None, config: SPINConfig, device: str, iteration: int) -> int:
     """One iteration on responses that `generate` wrote."""
-    loaded, tokenizer, accelerator = player(model, config, device)
+    if iteration < 0:
+        raise InputError(f"iteration must be 0 or more, got {iteration}")
+    accelerator = processes(config, device)
     source = Path(generated)
     if not (source / FILE).exists():
         raise InputError(f"{source} holds no {FILE}: give the folder that `spin-llm generate` wrote")
+    pairs = read_pairs(source / FILE)
+    loaded, tokenizer = player(model, accelerator)
     check_opponent(source, fingerprint(loaded, model))
     loaded = add_lora(loaded, config.lora, model, config.seed)
-    pairs = read_pairs(source / FILE)
     check_vocabulary(loaded, [ids for pair in pairs for ids in (pair.prompt, pair.real, pair.generated)], str(source))
     check_context(loaded, [len(pair.prompt) + max(len(pair.real), len(pair.generated)) for pair in pairs], str(source))
     settings = {
@@ -111,8 +122,6 @@ def train(model: str, generated: str, out: str | None, config: SPINConfig, devic
 
 
 def _reload(saved: Path, model: str, config: SPINConfig) -> nn.Module:
-    from spin_llm.models import restore_player
-
     fresh = add_lora(load_model(model)[0], config.lora, model, config.seed)
     restore_player(fresh, saved)
     return fresh

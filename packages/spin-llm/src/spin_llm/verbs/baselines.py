@@ -1,11 +1,6 @@
 """Verbs that stand beside the loop: sft, dpo, eval."""
 
-from typing import Literal
-
-Turns = Literal["first", "last"]
-Preset = Literal["paper", "official", "small"]
-Optim = Literal["adamw", "adam", "rmsprop"]
-Precision = Literal["float32", "bfloat16"]
+from spin_llm.choices import Optim, Precision, Preset, Turns
 
 
 def sft(

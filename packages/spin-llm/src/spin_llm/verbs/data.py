@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Turns = Literal["first", "last"]
+from spin_llm.choices import Turns
 
 
 def prepare(
@@ -66,7 +66,7 @@ def doctor(model: str = "smollm2", device: str = "auto", json: bool = False) -> 
     """Say what this machine has, and which exact short cuts a model allows.
 
     Args:
-        model: a folder, a hub id, a .gguf file, or smollm2.
+        model: a folder, a hub id, a .gguf file, or smollm2; `spin-llm doctor MODEL` is enough.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of lines.
     """

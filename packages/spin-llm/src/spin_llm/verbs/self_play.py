@@ -1,12 +1,6 @@
 """Verbs of the loop and its steps: run, generate, train."""
 
-from typing import Literal
-
-Turns = Literal["first", "last"]
-Preset = Literal["paper", "official", "small"]
-LossType = Literal["logistic", "hinge", "exponential", "correlation", "nce"]
-Optim = Literal["adamw", "adam", "rmsprop"]
-Precision = Literal["float32", "bfloat16"]
+from spin_llm.choices import LossType, Optim, Precision, Preset, Sampling, Turns
 
 
 def run(
@@ -30,7 +24,7 @@ def run(
     max_length: int | None = None,
     max_prompt_length: int | None = None,
     max_new_tokens: int | None = None,
-    engine: Literal["model", "vllm"] | None = None,
+    engine: Sampling | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
