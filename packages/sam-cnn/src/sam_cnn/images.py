@@ -107,12 +107,10 @@ def _arrays(path: Path) -> tuple[Tensor, Tensor]:
             x, y = file["x"], file["y"]
     except KeyError as error:
         raise InputError(f"{path} must hold arrays x and y: {error.args[0]}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a .npz file of plain arrays: {error}") from None
-    except FileNotFoundError:
+    except OSError:
         raise
-    except Exception as error:  # zipfile's own errors
-        raise InputError(f"{path} is not a .npz file: {error}") from None
+    except Exception as error:  # of numpy and zipfile; numpy's own words advise to unpickle
+        raise InputError(f"{path} is not a .npz file of plain arrays x and y (pickled objects are refused)") from error
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or len(y) < 10 or min(x.shape[2:]) < 4:
         raise InputError(
