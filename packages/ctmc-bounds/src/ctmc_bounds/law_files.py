@@ -4,7 +4,7 @@ import inspect
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ JSON_KINDS: dict[str, Callable[..., DataLaw]] = {
 }  # fmt: skip
 WHOLE, NUMBER = {"d", "S"}, {"J", "field"}  # keys that are no arrays
 MOST_VALUES = 2**31
+T = TypeVar("T")
 
 
 def read_law_file(path: Path, given: Mapping[str, Any]) -> DataLaw:
@@ -90,13 +91,24 @@ def _described_value(path: Path, key: str, value: Any) -> Any:
 def _load(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
+    if path.suffix != ".csv":
+        return _plain(path, lambda: np.load(path, allow_pickle=False))
     try:
-        if path.suffix != ".csv":
-            return np.load(path, allow_pickle=False)
         text = path.read_text(encoding="utf-8")
         return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2) if text.strip() else np.zeros((0, 0))
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
+    except Exception as error:  # numpy raises many kinds for a broken file
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _plain(path: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except OSError:
+        raise
+    except Exception as error:  # of numpy and zipfile; numpy's own words advise to unpickle
+        raise InputError(
+            f"{path} cannot be read: it is no {path.suffix} file of plain numbers (pickled objects are refused)"
+        ) from error
 
 
 def _numbers(path: Path, what: str, array: np.ndarray) -> np.ndarray:
@@ -111,10 +123,7 @@ def _from_npz(path: Path, file: Any) -> TableData:
     missing = {"S", "d", "probs"} - set(file.files)
     if missing:
         raise InputError(f"{path} has no {sorted(missing)[0]}; expected S, d and probs")
-    try:
-        found = {name: file[name] for name in ("S", "d", "probs")}
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        raise InputError(f"{path} cannot be read: {error}") from error
+    found = _plain(path, lambda: {name: file[name] for name in ("S", "d", "probs")})
     for name in ("S", "d"):
         if found[name].shape != () or found[name].dtype.kind not in "iu":
             raise InputError(f"{path}: {name} is {found[name].tolist()!r}; expected one whole number")
