@@ -59,7 +59,7 @@ def read_table(path: str | Path) -> Float[Tensor, "..."]:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float64))
+            return _read_npy(path)
         text = path.read_text(encoding="utf-8").replace(",", " ")
         if not any(line.split("#")[0].strip() for line in text.splitlines()):
             raise InputError(f"{path} holds no numbers")
@@ -68,6 +68,15 @@ def read_table(path: str | Path) -> Float[Tensor, "..."]:
         raise
     except Exception as error:  # numpy raises many kinds for a broken file
         raise InputError(f"{path} must hold numbers, the same count in every row: {error}") from None
+
+
+def _read_npy(path: Path) -> Float[Tensor, "..."]:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float64))
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises many kinds for a broken file, and advises to unpickle
+        raise InputError(f"{path} is no .npy file of plain numbers (pickled objects are refused)") from error
 
 
 def make_problem(
