@@ -77,10 +77,12 @@ def read_numpy(path: Path) -> Arrays:
                 if {points, labels} <= set(content.files):
                     return _flat(content[points]), content[labels]
             raise InputError(f"{path} must hold X and y (or x_train and y_train), it holds {', '.join(content.files)}")
-    except InputError:
+    except (InputError, OSError):
         raise
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        raise InputError(f"{path} cannot be read as numpy data without objects ({error})") from error
+    except Exception as error:  # of numpy and zipfile; numpy's own words advise to unpickle
+        raise InputError(
+            f"{path} cannot be read as numpy data: no {path.suffix} file of plain arrays (pickled objects are refused)"
+        ) from error
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
