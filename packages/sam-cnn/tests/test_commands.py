@@ -62,6 +62,10 @@ def test_phase_draws_maps_and_goes_on_after_a_kill(capsys, tmp_path, monkeypatch
     capsys.readouterr()
     assert len(list((tmp_path / "cut" / "rows").iterdir())) == 4
     assert result(capsys, "phase", *options, "--out", tmp_path / "cut") == whole
+    assert command("phase", *options, "--out", tmp_path / "cut") == 0
+    shown = capsys.readouterr().out  # the boundary, not every cell
+    assert shown.count("│  500 │") == 1
+    assert "cut/rows.csv" in shown
 
 
 def test_phase_on_a_logarithmic_axis_and_a_diverged_cell(capsys, tmp_path):
