@@ -315,6 +315,10 @@ def test_bad_files_of_every_kind_are_one_line(run, tmp_path):
     (tmp_path / "inf.csv").write_text("inf,0\n1,1\n")
     (tmp_path / "huge.csv").write_text("1e300,0\n1,1\n")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
+    for name in ("junk.npy", "junk.npz"):
+        (tmp_path / name).write_text("no numbers at all")
+    np.save(tmp_path / "objects.npy", np.array([{}]))
+    np.savez(tmp_path / "objects.npz", S=2, d=1, probs=np.array([{}, {}]))
     arrays = {
         "rows.npy": np.zeros((0, 3), int), "words.npy": np.array(["a", "b"]), "complex.npy": np.full((2, 2), 0.25 + 1j),
         "bits.npy": np.array([True, False]), "table.npy": np.full((2, 2), 0.25),
@@ -334,7 +338,9 @@ def test_bad_files_of_every_kind_are_one_line(run, tmp_path):
         (tmp_path / name).write_text(text)
     table = {
         "zero.npy": "is empty", "zero.npz": "is empty", "zero.csv": "is empty", "blank.csv": "n >= 1",
-        "inf.csv": "holds inf; tokens are integers", "huge.csv": "holds 1e+300", "cut.npz": "is no .npy or .npz file",
+        "inf.csv": "holds inf; tokens are integers", "huge.csv": "holds 1e+300",
+        **{name: f"{name} is no .npy or .npz file of plain arrays (objects are refused)\n"
+           for name in ("cut.npz", "junk.npy", "junk.npz", "objects.npy", "objects.npz")},
         "rows.npy": "samples of shape (0, 3)", "words.npy": "dtype <U1", "complex.npy": "dtype complex128",
         "bits.npy": "dtype bool", "table.npy:d=3": "takes no keys", "vector.npz": "S is [2, 3]",
         "letter.npz": "S is 'x'", "half.npz": "S is 2.5", "kind.json": "kind ['ising'] is none of",

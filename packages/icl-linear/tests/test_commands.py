@@ -230,6 +230,7 @@ BAD = [
     (("risk", "--spectrum", "{tmp}/eigenvalues.txt"), "entry 2 is -1"),
     (("risk", "--spectrum", "{tmp}/zero.csv"), "entry 1 is 0"),
     (("risk", "--spectrum", "{tmp}/words.csv"), "must hold numbers"),
+    (("risk", "--spectrum", "{tmp}/junk.npy"), "junk.npy is no .npy or .npz file of plain arrays (objects"),
     (("risk", "--d", 3, "--gamma", "{tmp}/negative.csv"), "must hold a Gamma of 3 x 3, got 2 x 2"),
     (("risk", "--device", "tpu"), "device must be"),
     (("curve", "--learning-rate", 9), "the largest stable step here is"),
@@ -287,6 +288,7 @@ def bad_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     texts = {
         "negative.csv": "3,2\n2,-1\n", "eigenvalues.txt": "2 -1\n", "zero.csv": "0,1\n", "words.csv": "a,b\n",
+        "junk.npy": "no numbers",
         "short.csv": "task,y,x\n" + "a,1,1\na,2,1.5\na,2,1.1\na,2,3\n"
         + "".join(f"{name},1,{i}\n" for name in "bcd" for i in (1, 2)),
         "missing.csv": "task,y,x\na,1,1\na,2,\n", "nameless.csv": "task,y,x\n,1,1\n", "empty.csv": "",

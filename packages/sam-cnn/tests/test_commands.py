@@ -62,6 +62,10 @@ def test_phase_draws_maps_and_goes_on_after_a_kill(capsys, tmp_path, monkeypatch
     capsys.readouterr()
     assert len(list((tmp_path / "cut" / "rows").iterdir())) == 4
     assert result(capsys, "phase", *options, "--out", tmp_path / "cut") == whole
+    assert command("phase", *options, "--out", tmp_path / "cut") == 0
+    shown = capsys.readouterr().out  # the boundary, not every cell
+    assert shown.count("│  500 │") == 1
+    assert "cut/rows.csv" in shown
 
 
 def test_phase_on_a_logarithmic_axis_and_a_diverged_cell(capsys, tmp_path):
@@ -231,6 +235,8 @@ def test_cifar_is_read_from_a_folder_in_torchvisions_layout(monkeypatch):
 
 def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path):
     (tmp_path / "text.npz").write_text("no")
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 and no more")
+    np.savez(tmp_path / "objects.npz", x=np.array([{}] * 20), y=np.zeros(20, int))
     np.savez(tmp_path / "names.npz", a=np.zeros(3))
     np.savez(tmp_path / "shape.npz", x=np.zeros((20, 8)), y=np.zeros(20, int))
     np.savez(tmp_path / "float.npz", x=np.zeros((20, 8, 8)), y=np.zeros(20))
@@ -258,7 +264,9 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(capsys, tmp_path
         ("train", "--data", "x"): "data must be digits",
         ("train", "--data", "cifar10"): "needs --root",
         ("train", "--data", tmp_path / "no.npz"): "No such file",
-        ("train", "--data", tmp_path / "text.npz"): "is not a .npz file",
+        ("train", "--data", tmp_path / "text.npz"): "text.npz is no .npy or .npz file",
+        ("train", "--data", tmp_path / "torn.npz"): "torn.npz is no .npy or .npz file",
+        ("train", "--data", tmp_path / "objects.npz"): "objects are refused",
         ("train", "--data", tmp_path / "names.npz"): "must hold arrays x and y",
         ("train", "--data", tmp_path / "shape.npz"): "x must be (n, [channels,] height, width)",
         ("train", "--data", tmp_path / "float.npz"): "y must hold classes",

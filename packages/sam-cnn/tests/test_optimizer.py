@@ -4,12 +4,14 @@ import copy
 import math
 import pickle
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sam_cnn import SAM, freeze_norm_stats, rho_from_lr
+from sam_cnn.base import MIGRATION
 from torch import nn
 
 
@@ -234,6 +236,47 @@ def test_restoring_is_exact_at_any_scale(scale, rho, seed):
     optimizer.first_step(zero_grad=True)
     optimizer.restore()
     assert torch.equal(w, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", [1e-12, 1e-20, 1e-22, 1e-29])
+def test_the_ascent_of_a_tiny_gradient_has_length_rho_too(norm, dtype):
+    w = nn.Parameter(torch.zeros(1000, dtype=dtype))
+    optimizer = SAM([w], torch.optim.SGD, lr=0.1, rho=0.05)
+    direction = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w.grad = (direction * (norm / direction.norm())).to(dtype)
+    optimizer.first_step()
+    assert torch.allclose(w.detach().double(), 0.05 * direction / direction.norm(), rtol=1e-5, atol=0)
+    optimizer.second_step()
+
+
+@pytest.mark.parametrize("power", [-90, -60, -40])
+def test_the_ascent_has_the_same_bits_at_every_scale_of_the_loss(power):
+    grad, ends = torch.randn(1000, generator=torch.Generator().manual_seed(0)), []
+    for scale in (1.0, 2.0**power):
+        w = nn.Parameter(torch.zeros(1000))
+        optimizer = SAM([w], torch.optim.SGD, lr=0.1, rho=0.05)
+        w.grad = grad * scale
+        optimizer.first_step()
+        ends.append(w.detach())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize(("variant", "interval"), [("gsam", 1), ("looksam", 2)])
+def test_variants_turn_tiny_gradients_as_large_ones(variant, interval):
+    generator, turned = torch.Generator().manual_seed(0), []
+    first, second = torch.randn(2, 1000, generator=generator)
+    for scale in (1.0, 2.0**-80):
+        w = nn.Parameter(torch.zeros(1000))
+        optimizer = SAM([w], torch.optim.SGD, lr=0.0, rho=0.05, variant=variant, interval=interval)
+        for grad in (first, second):
+            w.grad = grad * scale
+            optimizer.first_step()
+            if optimizer.climbs:
+                w.grad = second * scale
+            optimizer.second_step()
+        turned.append(w.grad / scale)
+    assert torch.allclose(*turned, rtol=1e-5, atol=1e-6)
 
 
 def test_parameter_groups_have_their_own_radius():
@@ -690,6 +733,14 @@ def test_sparse_gradients_are_refused_with_a_way_out():
 def test_bad_input_is_a_value_error_that_names_it(call, words):
     with pytest.raises(ValueError, match=words):
         call(nn.Parameter(torch.ones(2)))
+
+
+@pytest.mark.parametrize("name", ["perturb_eps", "use_gc"])
+def test_an_option_of_another_sam_points_to_the_readme(name):
+    with pytest.raises(TypeError, match=f"{name}.*SGD.*{MIGRATION}"):
+        SAM([nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, **{name: 1e-12})
+    readme = Path(__file__).parents[1] / "README.md"
+    assert f"### {MIGRATION}\n" in readme.read_text(encoding="utf-8")
 
 
 def test_the_order_of_calls_is_checked(data, make):

@@ -178,7 +178,7 @@ def test_arrays_and_tables_that_are_none(spin: Any, unet: Any, toys: Path, tmp_p
     pq.write_table(pa.table({"image": [None], "text": ["c"]}), tmp_path / "null.parquet")
     for name, words in {
         "big.npz": "must lie in [-1, 1]", "size.npz": "item 0: arrays must be of the model's size, 32 x 32",
-        "none.npz": "expected an array images", "bad.npz": "not a .npz file", "bad.parquet": "is not parquet",
+        "none.npz": "expected an array images", "bad.npz": "is no .npy or .npz file", "bad.parquet": "is not parquet",
         "other.parquet": "expected the columns jpg_0", "label.parquet": "row 1: label_0 must be 0, 0.5 or 1",
         "null.parquet": "row 1: the image is missing",
     }.items():  # fmt: skip

@@ -4,7 +4,7 @@ import inspect
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ JSON_KINDS: dict[str, Callable[..., DataLaw]] = {
 }  # fmt: skip
 WHOLE, NUMBER = {"d", "S"}, {"J", "field"}  # keys that are no arrays
 MOST_VALUES = 2**31
+T = TypeVar("T")
 
 
 def read_law_file(path: Path, given: Mapping[str, Any]) -> DataLaw:

@@ -138,6 +138,8 @@ def _print(result: Mapping[str, Any], title: str) -> None:
 
 
 def _shown(value: Any) -> str:
+    if value == []:
+        return "none"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, float):

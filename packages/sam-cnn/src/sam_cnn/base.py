@@ -1,5 +1,6 @@
 """The base optimiser of a SAM, and the checks of its options."""
 
+import inspect
 import math
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from sam_cnn.restoring import Restore
 from sam_cnn.variants import Variant
 
+MIGRATION = "Three lines from davda54/sam or pytorch_optimizer"  # a heading of the README
 VARIANTS, RESTORES = get_args(Variant), get_args(Restore)
 # foreach optimisers hold temporaries as large as the model, which must stay cheap, and go through all of it once an
 # operation, which with large tensors costs more than python's loop
@@ -20,6 +22,7 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
 
     Raises:
         ValueError: for a combination of arguments that has no meaning.
+        TypeError: for an option that neither SAM nor the base optimiser has.
     """
     if isinstance(params, torch.optim.Optimizer):
         if base is not None or options:
@@ -40,9 +43,23 @@ def make_base(params: Any, base: Any, options: dict[str, Any]) -> torch.optim.Op
         raise ValueError("LBFGS runs closures of its own and cannot be the base of SAM")
     if isinstance(params, nn.Module):
         raise ValueError("params is a module: give its parameters(), and the module as model=")
+    _check_names(base, options)
     optimizer = base(params if isinstance(params, Tensor) else list(params), **options)
     _work_on_lists(optimizer)
     return optimizer
+
+
+def _check_names(base: Any, options: dict[str, Any]) -> None:
+    try:
+        accepted = inspect.signature(base).parameters
+    except (TypeError, ValueError):  # a callable that does not tell
+        return
+    unknown = [name for name in options if name not in accepted]
+    if unknown and not any(item.kind is item.VAR_KEYWORD for item in accepted.values()):
+        raise TypeError(
+            f"neither SAM nor {getattr(base, '__name__', base)} has an option {unknown[0]!r}; for options of other SAM "
+            f"implementations see the README of sam-cnn, {MIGRATION!r}"
+        )
 
 
 def _work_on_lists(optimizer: torch.optim.Optimizer) -> None:

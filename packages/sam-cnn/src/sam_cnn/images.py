@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from shared_core.errors import InputError
+from shared_core.files import read_numpy
 from torch import Tensor
 
 # training and validation sizes; the rest of a set without its own test part is the test split
@@ -102,17 +103,10 @@ def _carried(name: str) -> tuple[Tensor, Tensor]:
 
 
 def _arrays(path: Path) -> tuple[Tensor, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-    except KeyError as error:
-        raise InputError(f"{path} must hold arrays x and y: {error.args[0]}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a .npz file of plain arrays: {error}") from None
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile's own errors
-        raise InputError(f"{path} is not a .npz file: {error}") from None
+    file = read_numpy(path)
+    if not isinstance(file, dict) or not {"x", "y"} <= set(file):
+        raise InputError(f"{path} must hold arrays x and y, as an .npz file")
+    x, y = file["x"], file["y"]
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or len(y) < 10 or min(x.shape[2:]) < 4:
         raise InputError(

@@ -14,6 +14,10 @@ from torch import Tensor
 # Below it a gradient counts as zero. Nothing is added to the norm: the ascent is then bit for bit the same whatever
 # power of two a GradScaler has multiplied the loss by.
 SMALLEST_NORM = 1e-30
+# Below it the squares of float32 elements lose digits (from 1e-19 on) or vanish (from 1e-23 on), with a margin for
+# tensors of 10^9 elements and for devices without subnormal numbers.
+SAFE_NORM = 1e-10
+ENLARGE = 2.0**64  # a power of two: nothing is rounded
 
 
 Tensors = list[Tensor]
@@ -23,11 +27,23 @@ HALF = {torch.float16, torch.bfloat16}
 def global_norm(tensors: Tensors) -> float:
     """The 2-norm over all tensors together, accumulated in at least float32; the one wait for the device in a step.
 
+    A norm below 1e-10 is taken a second time, of enlarged copies, since the squares of such elements underflow.
+
     Args:
         tensors: of any shapes, dtypes and devices; sharded ones (DTensor) count whole.
     """
     if not tensors:
         return 0.0
+    norm = _norm(tensors)
+    return norm if norm >= SAFE_NORM or math.isnan(norm) else _norm(enlarged(tensors)) / ENLARGE
+
+
+def enlarged(tensors: Tensors) -> Tensors:
+    """Copies of small tensors, multiplied by 2^64 without rounding."""
+    return list(torch._foreach_mul(tensors, ENLARGE))
+
+
+def _norm(tensors: Tensors) -> float:
     half = not HALF.isdisjoint([tensor.dtype for tensor in tensors])
     norms = torch._foreach_norm(tensors, 2, dtype=torch.float32) if half else torch._foreach_norm(tensors)
     if all([type(norm) is Tensor and norm.is_cpu for norm in norms]):  # noqa: C419 - the faster here

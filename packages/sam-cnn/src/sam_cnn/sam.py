@@ -24,7 +24,8 @@ class SAM(TwoPassOptimizer):
     """Sharpness-aware minimisation around a base optimiser.
 
     Parameter groups and state are the base optimiser's own, so learning-rate schedulers, checkpoints and frameworks
-    built on either see the same thing. A group may set its own `rho` and `adaptive`.
+    built on either see the same thing. A group may set its own `rho` and `adaptive`. Nothing is added to ||g||, so that
+    the ascent has length rho whatever the size of the gradient; below a norm of 1e-30 it counts as zero, and w_adv = w.
 
     Args:
         params: parameters or groups, or a ready-made optimiser to wrap.
@@ -64,6 +65,7 @@ class SAM(TwoPassOptimizer):
     Raises:
         ValueError: for a rho, eta, alpha, interval, variant that cannot be, an empty list of parameters, or
             restore='pointer' with several processes, tensors of other kinds or shared memory.
+        TypeError: for an option that neither SAM nor the base optimiser has.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class SAM(TwoPassOptimizer):
 
         Raises:
             ValueError: without a closure and without `first_step` before.
-            RuntimeError: inside another step that is not finished.
+            RuntimeError: between first_step and second_step.
         """
         if closure is None:
             if self._phase == "descending":  # called back by a GradScaler
@@ -141,7 +143,10 @@ class SAM(TwoPassOptimizer):
             self.second_step(scaler=scaler, clip_norm=clip_norm)
             return None
         if self._phase in UNFINISHED:
-            raise RuntimeError(f"step(closure) inside another step (phase {self._phase!r}): finish it by second_step()")
+            raise RuntimeError(
+                "step(closure) inside another step: first_step() was called and second_step() was not. Call "
+                "second_step() first; a closure itself must not call step()"
+            )
         loss = None
         if not reuse_gradients:
             self.record_rng()

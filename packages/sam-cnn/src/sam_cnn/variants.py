@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sam_cnn.perturbation import HALF, FiniteCheck, Tensors, global_norm, with_gradients
+from sam_cnn.perturbation import HALF, SAFE_NORM, FiniteCheck, Tensors, enlarged, global_norm, with_gradients
 
 Variant = Literal["sam", "gsam", "looksam"]
 DEFAULT_ALPHA = {"sam": 0.0, "gsam": 0.4, "looksam": 0.7}
@@ -24,6 +24,18 @@ def inner_product(left: Tensors, right: Tensors) -> float:
     return total
 
 
+def projection(left: Tensors, onto: Tensors) -> float:
+    """<left, onto> / ||onto||^2; 0 where `onto` vanishes."""
+    squared = inner_product(onto, onto)
+    if squared < SAFE_NORM**2:  # products of so small numbers underflow
+        onto = enlarged(onto)
+        squared = inner_product(onto, onto)
+        if not squared:
+            return 0.0
+        left = enlarged(left)
+    return inner_product(left, onto) / squared
+
+
 def surrogate_gap_direction(first: Tensors, second: Tensors, alpha: float) -> None:
     """GSAM (Zhuang et al. 2022): second <- second - alpha (first - <first, second> / ||second||^2 second), in place.
 
@@ -32,17 +44,13 @@ def surrogate_gap_direction(first: Tensors, second: Tensors, alpha: float) -> No
         second: gradient at the perturbed weights.
         alpha: weight of the part of `first` orthogonal to `second`.
     """
-    squared = inner_product(second, second)
-    ratio = inner_product(first, second) / squared if squared else 0.0
-    torch._foreach_mul_(second, 1 + alpha * ratio)
+    torch._foreach_mul_(second, 1 + alpha * projection(first, second))
     torch._foreach_add_(second, first, alpha=-alpha)
 
 
 def sharpness_direction(first: Tensors, second: Tensors) -> list[Tensor]:
     """LookSAM (Liu et al. 2022): g_v = second - <second, first> / ||first||^2 first, what SAM adds to a gradient."""
-    squared = inner_product(first, first)
-    ratio = inner_product(second, first) / squared if squared else 0.0
-    return list(torch._foreach_add(second, first, alpha=-ratio))
+    return list(torch._foreach_add(second, first, alpha=-projection(second, first)))
 
 
 def reuse_direction(grads: Tensors, directions: Tensors, alpha: float) -> None:

@@ -141,7 +141,16 @@ def phase(
         }
         result, pictures = _phase_result(base, diagrams, level)
         write_result(folder, result, pictures)
-    show(result, "phase", as_json)
+    show(result if as_json else _by_dimension(result, d, level, folder.path), "|mu| at the boundary", as_json)
+
+
+def _by_dimension(result: dict[str, Any], d: list[int], level: float, out: Path) -> dict[str, Any]:
+    """The summary and the boundary's table, in place of hundreds of cells."""
+    shown = {key: value for key, value in result.items() if key not in ("boundary", "rows")}
+    curves = result["boundary"]
+    rows = [{"d": dimension, **{name: curve[i] for name, curve in curves.items()}} for i, dimension in enumerate(d)]
+    shown |= {"every_cell": f"{out}/rows.csv", "boundary": f"where the clean test error falls to {level}"}
+    return shown | {"rows": rows}
 
 
 def _rows_of_map(

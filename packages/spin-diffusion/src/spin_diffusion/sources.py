@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from shared_core.errors import InputError
+from shared_core.files import read_numpy
 from torch import Tensor
 
 OnError = Literal["stop", "skip"]
@@ -234,13 +235,8 @@ def _arrays(path: Path, pairs: bool) -> Iterator[Record]:
     """`images` [item, channel, h, w] in [-1, 1] with `labels` or `text`."""
     if pairs:
         raise InputError(f"{path}: pairs need parquet with jpg_0, jpg_1 and label_0")
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a .npz file of plain arrays: {reason}") from None
-    images = arrays.get("images")
+    arrays = read_numpy(path)
+    images = arrays.get("images") if isinstance(arrays, dict) else None
     if images is None or images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"{path}: expected an array images [item, channel, height, width] of floats in [-1, 1]")
     if not np.isfinite(images).all() or np.abs(images).max() > 1.001:
