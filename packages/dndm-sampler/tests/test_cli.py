@@ -175,7 +175,7 @@ BAD = [
     (["train", "--training.noise", "pink"], "--training.noise: expected one of"),
     (["train", "--training.steps", "many"], "--training.steps: expected int"),
     (["train", "--device", "cuda:99"], "cuda:99"),
-    (["sample", "missing"], "--model missing is not a folder"),
+    (["sample", "missing"], "model missing is not a folder: give a run of train"),
     (["sample", "FOLDER"], "holds no trained model"),
     (["sample", "TRAINED", "--infill", "é_"], "a-z, spaces and the marker _"),
     (["sample", "TRAINED", "--infill", "a_", "--prompt", "b"], "--infill or --prompt"),

@@ -46,6 +46,12 @@ def test_wilson_ends_solve_their_equation(n, data):
         assert (right / n - end) ** 2 == pytest.approx(z * z * end * (1 - end) / n, abs=1e-12)
 
 
+@pytest.mark.parametrize("n", range(1, 60))
+def test_wilson_of_none_and_of_all_begins_and_ends_at_the_share(n):
+    assert wilson(0, n)[0] == 0.0
+    assert wilson(n, n)[1] == 1.0
+
+
 def test_wilson_reference():
     assert wilson(94, 105) == pytest.approx((0.8220879, 0.9404891), abs=1e-6)
 

@@ -146,12 +146,14 @@ def load_text_model(model: str, device: torch.device) -> TextModel:
     """
     folder = Path(model)
     if not folder.is_dir():
-        raise InputError(f"--model {model} is not a folder")
+        raise InputError(
+            f"model {model} is not a folder: give a run of train, or the folder of a masked language model"
+        )
     if (folder / "config.json").exists() and not (folder / "model.json").exists():
         return _masked_language_model(folder, device)
     denoiser, task, config = load_model(folder, device)
     if task != "text":
-        raise InputError(f"--model {model} was trained on the {task} task; this verb needs a text model")
+        raise InputError(f"model {model} was trained on the {task} task; this verb needs a text model")
     noise: dict[str, Any] = {"noise": config.noise}
     noise |= {"mask_token_id": corpus.MASK_ID} if config.noise == "absorbing" else {"vocab_size": 27}
     return TextModel(denoiser, noise, config.schedule, _encode_letters, lambda ids: corpus.decode(ids))
@@ -175,9 +177,9 @@ def _masked_language_model(folder: Path, device: torch.device) -> TextModel:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         network = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"--model {folder} holds no masked language model: {str(error).splitlines()[0]}") from error
+        raise InputError(f"model {folder} holds no masked language model: {str(error).splitlines()[0]}") from error
     if tokenizer.mask_token_id is None:
-        raise InputError(f"--model {folder}: its tokenizer has no mask token")
+        raise InputError(f"model {folder}: its tokenizer has no mask token")
     special = [token for token in tokenizer.all_special_ids if token != tokenizer.mask_token_id]
     noise = {"noise": "absorbing", "mask_token_id": tokenizer.mask_token_id, "forbidden_token_ids": special}
     return TextModel(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from dndm_sampler.commands import load_text_model, print_rows
 from dndm_sampler.markov_chain import MarkovChainDenoiser
 from dndm_sampler.metrics import TextScorer
 from dndm_sampler.reproduce.registry import new_figure, unwarned_sampler
+
+log = logging.getLogger(__name__)
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "dndm": {},
@@ -93,6 +96,7 @@ def compare_samplers(
         write_text(folder.path / "comparison.csv", text.getvalue())
         folder.save_figure("quality-calls", _figure(rows))
     print_rows(rows, False)
+    log.info("written to %s", out)
 
 
 def _subject(model: str | None, length: int, device: torch.device) -> Subject:

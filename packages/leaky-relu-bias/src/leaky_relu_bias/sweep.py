@@ -167,8 +167,9 @@ def sweep_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
     for key, lines in groups.items():
         label = ", ".join(f"{name} {value:g}" for name, value in zip(varied, key, strict=True))
         x = [line[axis] for line in lines]
-        low = [line["block_sr"] - line["lowest"] for line in lines]
-        high = [line["highest"] - line["block_sr"] for line in lines]
+        # the mean of equal values may lie beside them by rounding, and matplotlib refuses negative lengths
+        low = [max(0.0, line["block_sr"] - line["lowest"]) for line in lines]
+        high = [max(0.0, line["highest"] - line["block_sr"]) for line in lines]
         axes.errorbar(x, [line["block_sr"] for line in lines], yerr=[low, high], marker="o", capsize=2, label=label)
     if all(line[axis] > 0 and np.isfinite(line[axis]) for line in summary):
         axes.set_xscale("log")

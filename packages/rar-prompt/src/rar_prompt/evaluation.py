@@ -111,6 +111,8 @@ async def evaluate(
                 fatal.append(error)
                 caller.stopping = caller.stopping or str(error)
                 return
+            if record["error"] and not any(other and other["error"] for other in results):
+                log.warning("the first answer that failed: %s (the record of every answer says)", record["error"])
             results[place] = record
             on_answer(record)
 

@@ -59,7 +59,8 @@ def wilson(right: float, n: float, z: float = 1.959963984540054) -> tuple[float,
     share = right / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # at 0 and at n the exact end is the share itself, which rounding misses
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def accuracy_interval(right: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
