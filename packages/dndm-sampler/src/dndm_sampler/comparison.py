@@ -96,7 +96,7 @@ def compare_samplers(
         write_text(folder.path / "comparison.csv", text.getvalue())
         folder.save_figure("quality-calls", _figure(rows))
     print_rows(rows, False)
-    log.info("written to %s", out)
+    log.info("written to %s", folder.path)
 
 
 def _subject(model: str | None, length: int, device: torch.device) -> Subject:

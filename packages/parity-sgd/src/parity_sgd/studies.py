@@ -160,11 +160,12 @@ def _piece_by_piece(
     tables = []
     for number, piece in enumerate(pieces, start=1):
         rows = folder.read_json(f"{kind}/{piece}.json")
+        state = "measured" if rows is None else "there already"
         if rows is None:
             rows = jsonable(_records(measure([piece])))
             folder.write_json(f"{kind}/{piece}.json", rows)
         tables.append(pd.DataFrame(rows))
-        log.info("%s: %s measured, %d of %d", kind, piece, number, len(pieces))
+        log.info("%s: %s %s, %d of %d", kind, piece, state, number, len(pieces))
     return pd.concat(tables, ignore_index=True)
 
 
