@@ -40,6 +40,7 @@ def train(
     noise: Literal["absorbing", "multinomial"] = "absorbing",
     optimiser: Optimiser = Optimiser(),
     items: str | None = None,
+    shared: bool | None = None,
 ) -> None:
     """Train a model.
 
@@ -54,6 +55,7 @@ def train(
         noise: the noise.
         optimiser: how.
         items: a name that argument namespaces also use.
+        shared: yes, no, or as a preset has it.
     """
     values = dict(locals())
     values["optimiser"] = vars(optimiser)
@@ -89,8 +91,18 @@ def import_(quick: bool = False) -> None:
     print("imported", quick)
 
 
+def examine(model: str = "small", /, n: int = 1) -> None:
+    """Look at a model.
+
+    Args:
+        model: which.
+        n: how often.
+    """
+    print(json.dumps({"model": model, "n": n}))
+
+
 def call(*arguments: str) -> int:
-    return run("shared-core", [train, fail, import_], arguments, summary="Does things.")
+    return run("shared-core", [train, fail, import_, examine], arguments, summary="Does things.")
 
 
 @pytest.fixture
@@ -242,6 +254,28 @@ def test_text_stays_text(trained: Callable[..., dict[str, Any]], text: str) -> N
 
 def test_after_a_double_dash_everything_is_positional(trained: Callable[..., dict[str, Any]]) -> None:
     assert trained("--num_steps", "4", "--", "--odd_name")["data"] == "--odd_name"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [([], "small"), (["mine"], "mine"), (["--n", "2", "mine"], "mine"), (["mine", "--n", "2"], "mine")],
+)
+def test_a_positional_with_a_default_may_be_left_out(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], name: str
+) -> None:
+    assert call("examine", *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == {"model": name, "n": 2 if "2" in arguments else 1}
+
+
+def test_a_positional_with_a_default_may_come_from_a_configuration(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("model: from the file\n")
+    assert call("examine", "--config", str(tmp_path / "c.yaml")) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "from the file"
+    assert call("examine", "--help") == 0
+    assert "[model]" in capsys.readouterr().out
+    assert call("examine", "one", "two") == 2
 
 
 def test_a_printed_configuration_gives_the_same_run(

@@ -23,7 +23,7 @@ from spin_llm.rendering import Renderer, TokenLimits, tokenize
 from spin_llm.sampling import Sampler, sample_responses
 from spin_llm.supervised import fine_tune
 
-ROWS, NEW_TOKENS, REPEATS = 32, 32, 5
+ROWS, NEW_TOKENS, REPEATS = 32, 32, 4
 
 
 def player():

@@ -180,7 +180,9 @@ def _run_package(package: Path) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "rows.json")
             code = "import sys; from shared_core.benchmark import _run_file; _run_file(*sys.argv[1:])"
+            start = time.perf_counter()
             subprocess.run([sys.executable, "-c", code, str(file.resolve()), str(out)], check=True)
+            print(f"{file.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
             results += read_json(out)
     write_json(package / "benchmarks" / "results.json", {"package": package.name, "results": results})
     return results

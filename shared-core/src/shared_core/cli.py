@@ -37,6 +37,8 @@ def run(name: str, verbs: Sequence[Verb], argv: Sequence[str] | None = None, sum
     Returns:
         0 done; 1 a claim did not hold or the run failed; 2 bad usage or input; 130 interrupted.
     """
+    # torch does so at the end of its import: interrupted before, it would log statistics of its caches at the exit
+    logging.getLogger("torch").setLevel(logging.WARNING)
     arguments = list(sys.argv[1:] if argv is None else argv)
     table = {_verb_name(verb): verb for verb in verbs}
     first, *rest = arguments or [""]
@@ -61,7 +63,13 @@ def _run_verb(prog: str, verb: Verb, arguments: list[str]) -> int | None:
     from shared_core.logging import configure
 
     configure(quiet=values.pop("quiet"))
-    return verb(**values)
+    return verb(*[values.pop(item.name) for item in _optional_positionals(verb)], **values)
+
+
+def _optional_positionals(verb: Verb) -> list[inspect.Parameter]:
+    """Of `def verb(model: str = "smollm2", /, ...)` the model: typed without an option's name, or left out."""
+    parameters = inspect.signature(verb).parameters.values()
+    return [item for item in parameters if item.kind is item.POSITIONAL_ONLY]
 
 
 def _guarded(prog: str, work: Callable[[], int | None], debug: bool = False) -> int:
@@ -152,6 +160,9 @@ def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     parser = Parser(prog=prog, description=(inspect.getdoc(verb) or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with the options below")
     parser.add_function_arguments(verb, as_positional=True)
+    for item in _optional_positionals(verb):  # which jsonargparse takes for required
+        (action,) = [action for action in parser._actions if action.dest == item.name]
+        action.nargs, action.required, action.default = "?", False, item.default
     parser.add_argument("--quiet", type=bool, default=False, help="warnings and results only")
     parser.add_argument("--debug", type=bool, default=False, help="show tracebacks")
     switches = _options(verb, _is_switch) | {"quiet", "debug"}
@@ -186,7 +197,7 @@ def _options(verb: Verb, wanted: Callable[[Any], bool]) -> set[str]:
 
 
 def _is_switch(hint: Any) -> bool:
-    return hint is bool
+    return hint is bool or hint == bool | None
 
 
 def _is_list(hint: Any) -> bool:

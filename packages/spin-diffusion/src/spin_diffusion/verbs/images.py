@@ -135,11 +135,11 @@ def merge(model: str, player: str, out: str = "merged") -> int:
     return commands.merge(model, player, out)
 
 
-def doctor(model: str | None = None, lora_rank: int = 0, device: str = "auto", json: bool = False) -> int:
+def doctor(model: str | None = None, /, lora_rank: int = 0, device: str = "auto", json: bool = False) -> int:
     """Say what this machine has, and what a model would need on it.
 
     Args:
-        model: a pipeline's folder or hub id, with or without `--model`: `spin-diffusion doctor MODEL`.
+        model: a pipeline's folder or hub id; none says what the machine has.
         lora_rank: of the memory estimate; 0 trains every weight.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of lines.

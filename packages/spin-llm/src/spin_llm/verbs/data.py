@@ -62,11 +62,11 @@ def export(model: str, out: str = "exported", generated: str | None = None) -> i
     return commands.export_model(model, out) if generated is None else commands.export_pairs(model, generated, out)
 
 
-def doctor(model: str = "smollm2", device: str = "auto", json: bool = False) -> int:
+def doctor(model: str = "smollm2", /, device: str = "auto", json: bool = False) -> int:
     """Say what this machine has, and which exact short cuts a model allows.
 
     Args:
-        model: a folder, a hub id, a .gguf file, or smollm2; `spin-llm doctor MODEL` is enough.
+        model: a folder, a hub id, a .gguf file, or smollm2.
         device: auto, cpu, cuda, cuda:N or mps.
         json: print JSON instead of lines.
     """
