@@ -93,7 +93,11 @@ class Parts:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], resolution: int) -> tuple[Condition, Condition]:
-        """What the UNet is given for each prompt, and for none (one row), as the stock pipeline would give it."""
+        """What the UNet is given for each prompt, and for none (one row), as the stock pipeline would give it.
+
+        Raises:
+            InputError: if the pipeline has no text encoder.
+        """
         if self.kind == "pixels":
             raise InputError(f"{self.source} takes no prompts")
         device = next(self.pipe.text_encoder.parameters()).device
