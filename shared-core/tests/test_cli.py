@@ -91,7 +91,7 @@ def import_(quick: bool = False) -> None:
     print("imported", quick)
 
 
-def examine(model: str = "small", /, n: int = 1) -> None:
+def look(model: str = "small", /, n: int = 1) -> None:
     """Look at a model.
 
     Args:
@@ -102,7 +102,7 @@ def examine(model: str = "small", /, n: int = 1) -> None:
 
 
 def call(*arguments: str) -> int:
-    return run("shared-core", [train, fail, import_, examine], arguments, summary="Does things.")
+    return run("shared-core", [train, fail, import_, look], arguments, summary="Does things.")
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_no_verb_shows_the_help_and_is_bad_usage(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("verb", ["trian", "--quiet", "train=1", "Train"])
 def test_an_unknown_verb_is_one_line_with_the_verbs(refused: Callable[..., str], verb: str) -> None:
-    assert refused(verb) == f"shared-core: there is no verb {verb!r}; verbs: train, fail, import\n"
+    assert refused(verb) == f"shared-core: there is no verb {verb!r}; verbs: train, fail, import, look\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nonsense"], []])
@@ -189,6 +189,7 @@ def test_options_have_their_types_and_defaults(trained: Callable[..., dict[str, 
         "noise": "absorbing",
         "optimiser": {"rate": 0.1, "nesterov": False, "sizes": None},
         "items": None,
+        "shared": None,
     }
     assert trained("corpus.txt", "--noise", "multinomial", "--items", "x") == plain | {
         "noise": "multinomial",
@@ -215,6 +216,13 @@ def test_dashes_and_underscores_are_one_spelling(trained: Callable[..., dict[str
 def test_switches(trained: Callable[..., dict[str, Any]], arguments: list[str], value: bool) -> None:
     assert trained("x", *arguments)["compile"] is value
     assert trained(*arguments, "x")["compile"] is value  # a switch does not swallow what follows
+
+
+def test_a_switch_of_three_states(trained: Callable[..., dict[str, Any]]) -> None:
+    assert trained("x")["shared"] is None
+    assert trained("x", "--shared")["shared"] is True
+    assert trained("x", "--no-shared")["shared"] is False
+    assert trained("x", "--shared", "--num-steps", "2")["num_steps"] == 2
 
 
 def test_a_switch_of_a_dataclass(trained: Callable[..., dict[str, Any]]) -> None:
@@ -263,7 +271,7 @@ def test_after_a_double_dash_everything_is_positional(trained: Callable[..., dic
 def test_a_positional_with_a_default_may_be_left_out(
     capsys: pytest.CaptureFixture[str], arguments: list[str], name: str
 ) -> None:
-    assert call("examine", *arguments) == 0
+    assert call("look", *arguments) == 0
     assert json.loads(capsys.readouterr().out) == {"model": name, "n": 2 if "2" in arguments else 1}
 
 
@@ -271,11 +279,11 @@ def test_a_positional_with_a_default_may_come_from_a_configuration(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "c.yaml").write_text("model: from the file\n")
-    assert call("examine", "--config", str(tmp_path / "c.yaml")) == 0
+    assert call("look", "--config", str(tmp_path / "c.yaml")) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "from the file"
-    assert call("examine", "--help") == 0
+    assert call("look", "--help") == 0
     assert "[model]" in capsys.readouterr().out
-    assert call("examine", "one", "two") == 2
+    assert call("look", "one", "two") == 2
 
 
 def test_a_printed_configuration_gives_the_same_run(

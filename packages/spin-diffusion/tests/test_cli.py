@@ -212,7 +212,7 @@ def test_doctor_tells_versions_and_memory(spin: Any, toys: Path) -> None:
         "mean 5.48 when cut",
     ):
         assert words in out
-    same = ["doctor", "--device", "cpu", "--model", toys / "sd" / "pipeline"]
+    same = ["doctor", "--device", "cpu", toys / "sd" / "pipeline"]
     assert spin(*same) == (0, out, err)
     assert "memory" not in spin("doctor")[1]
     code, _, err = spin("doctor", toys / "sd" / "pipeline", "other")

@@ -137,7 +137,7 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(
 
 
 def test_doctor(spin: Any, model_folder: Path) -> None:
-    for given in ([model_folder, "--device", "cpu"], ["--device", "cpu", model_folder], ["--model", model_folder]):
+    for given in ([model_folder, "--device", "cpu"], ["--device", "cpu", model_folder]):
         code, out, err = spin("doctor", *given)
         assert code == 0, err
         assert "shared by a pair" in out

@@ -4,6 +4,7 @@
 parser is made by jsonargparse from its signature and docstring.
 """
 
+import argparse
 import errno
 import inspect
 import json
@@ -162,7 +163,7 @@ def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(verb, as_positional=True)
     for item in _optional_positionals(verb):  # which jsonargparse takes for required
         (action,) = [action for action in parser._actions if action.dest == item.name]
-        action.nargs, action.required, action.default = "?", False, item.default
+        action.nargs, action.required, action.default = "?", False, argparse.SUPPRESS  # else it overrides --config
     parser.add_argument("--quiet", type=bool, default=False, help="warnings and results only")
     parser.add_argument("--debug", type=bool, default=False, help="show tracebacks")
     switches = _options(verb, _is_switch) | {"quiet", "debug"}
@@ -178,7 +179,8 @@ def _parse(prog: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     parsed = parser.parse_args(normal)
     values = parser.instantiate(parsed)
     # jsonargparse marks keys that are also method names of its namespace with a zero-width space
-    known = {key.replace("\u200b", ""): value for key, value in vars(values).items()}
+    known = {item.name: item.default for item in _optional_positionals(verb)}
+    known |= {key.replace("\u200b", ""): value for key, value in vars(values).items()}
     return {key: known[key] for key in [*inspect.signature(verb).parameters, "quiet"]}
 
 
