@@ -210,6 +210,8 @@ def test_dashes_and_underscores_are_one_spelling(trained: Callable[..., dict[str
         (["--no-compile"], False),
         (["--no_compile"], False),
         (["--compile=false"], False),
+        (["--compile", "false"], False),
+        (["--compile", "true"], True),
         (["--no-compile", "--compile"], True),
     ],
 )

@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 import typing
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
@@ -227,12 +228,13 @@ def _normalise(
 ) -> list[str]:
     """Bring what people type into the one form that jsonargparse reads.
 
-    `--flag` and `--no-flag` become `--flag=true` and `--flag=false`; `--items a,b` becomes `--items=["a", "b"]`,
-    `--sizes 1,2` becomes `--sizes=[1,2]`; underscores and dashes are one spelling.
+    `--flag` (or `--flag true`) and `--no-flag` become `--flag=true` and `--flag=false`; `--items a,b` becomes
+    `--items=["a", "b"]`, `--sizes 1,2` becomes `--sizes=[1,2]`; underscores and dashes are one spelling.
     """
     result: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         if argument == "--":
             return [*result, argument, *rest]
         option, equals, value = argument.partition("=")
@@ -244,11 +246,12 @@ def _normalise(
         if dest == "print_config":
             result.append("--print_config" + equals + value)
         elif dest in switches and not equals:
-            result.append(f"{dashed}=true")
+            given = rest.popleft() if rest and rest[0] in ("true", "false") else "true"
+            result.append(f"{dashed}={given}")
         elif dest.removeprefix("no_") in switches and not equals:
             result.append(f"--{dashed.removeprefix('--no-')}=false")
         elif dest in lists:
-            value = value if equals else next(rest, "--")
+            value = value if equals else rest.popleft() if rest else "--"
             if value.startswith("--"):
                 raise InputError(f"{dashed}: expected values separated by commas")
             if not value.startswith("[") and value != "null":
