@@ -18,4 +18,4 @@ if __name__ == "__main__":
     settings = {"step-pointer": SETTINGS["step-pointer"]}
     found = rows(MODELS, settings, base_step_counts=True) + rows(MODELS, settings, foreach=True)
     found += rows(MODELS, settings, in_a_row=True) + rows(MANY_TENSORS, settings)
-    print_results([asdict(row) for row in found])
+    print_results({"sam-cnn": [asdict(row) for row in found]}, {"sam-cnn": {}})
