@@ -63,7 +63,7 @@ def test_without_a_folder_a_run_finds_its_own_or_the_next_free_one(
     first, second = "runs/shared-core-train", "runs/shared-core-train-2"
     assert folder_of() == (first, False)
     assert folder_of(seed=1) == (second, False)
-    assert f"{first} holds another run; this one goes into {second}" in caplog.text
+    assert f"{first} holds another run; this one is in {second}" in caplog.text
     assert folder_of() == (first, True)
     assert folder_of(seed=1) == (second, True)
     Path(first, "config.yaml").write_text("[")  # spoilt: neither taken nor in the way

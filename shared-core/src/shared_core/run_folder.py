@@ -160,7 +160,7 @@ def default_folder(base: str | Path, *, package: str, settings: Mapping[str, Any
         path = Path(base if number == 1 else f"{base}-{number}")
         if _takes(path, package, wanted):
             if number > 1:
-                log.info("%s holds another run; this one goes into %s", base, path)
+                log.info("%s holds another run; this one is in %s", base, path)
             return path
     raise AssertionError("unreachable")
 

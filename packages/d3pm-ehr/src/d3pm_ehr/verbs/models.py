@@ -47,7 +47,7 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
         model.build(cohort.vocabulary, empirical_laws(training))
         state = load_state(folder.path, model) if folder.resumed else TrainingState()
         if state.step:
-            log.info("going on after step %d", state.step)
+            log.info("at step %d", state.step)
         folder.metrics.rewind(state.step)
 
         def after(now: TrainingState, metrics: dict[str, Any]) -> None:
