@@ -103,7 +103,7 @@ def test_what_goes_into_no_folder_can_be_had_as_json(package: Any, verbs: dict[s
 def test_a_run_without_a_folder_goes_to_the_one_default(package: Any, verbs: dict[str, Verb]) -> None:
     for verb, function in verbs.items():
         out = inspect.signature(function).parameters.get("out")
-        assert out is None or "runs/" not in str(out.default), f"{verb} --out: None, which `default_folder` resolves"
+        assert out is None or "runs/" not in str(out.default), f"{verb} --out: None, which `run_path` resolves"
         named = set(re.findall(r"runs/[\w.-]+", inspect.getdoc(function) or ""))
         right = f"runs/{package.name}-{DEFAULTS_OF_OTHER_VERBS.get((package.name, verb), verb)}"
         assert named <= {right, f"{right}-SCALE"}, f"{verb} --out: the help names {named}, the default is {right}"

@@ -193,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     paths = [Path(argument).resolve() for argument in (sys.argv[1:] if argv is None else argv)]
     results: dict[str, list[dict[str, Any]]] = {}
     complaints: list[str] = []
+    code = 0
     if not paths:
         print("usage: python -m shared_core.benchmark packages/NAME ...", file=sys.stderr)
         return 2
@@ -201,12 +202,14 @@ def main(argv: list[str] | None = None) -> int:
             results[path.name] = _run_package(path)
         except InputError as error:
             complaints.append(str(error))
+            code = max(code, 2)
         except subprocess.CalledProcessError as error:
             complaints.append(f"{error.cmd[3]} failed")
+            code = max(code, 1)
     if results:
         print_results(results, {path.name: read_goals(path) for path in paths})
     print(*complaints, sep="\n", end="\n" * bool(complaints), file=sys.stderr)
-    return int(bool(complaints)) if results or not complaints else 2 if "failed" not in complaints[0] else 1
+    return code
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shared_core.errors import InputError
 from shared_core.files import jsonable
-from shared_core.run_folder import RunFolder, default_folder, installed_version
+from shared_core.run_folder import RunFolder, installed_version, run_path
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +151,7 @@ class ClaimSet:
         ids = [claim.id for claim in chosen]
         settings = {"verb": "reproduce", "scale": scale, "seed": seed, "device": resolved.type, "claims": ids}
         base = f"runs/{self.package}-reproduce-{scale}"
-        path = Path(out) if out else default_folder(base, package=self.package, settings=settings)
+        path = run_path(out, package=self.package, settings=settings, base=base)
         with (
             one_thread(scale in self.one_thread),
             RunFolder(path, package=self.package, settings=settings) as folder,

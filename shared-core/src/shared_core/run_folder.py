@@ -24,7 +24,7 @@ class RunFolder:
     """One run's folder, held exclusively while it is open.
 
     Args:
-        path: made if missing; None for `default_folder` of `runs/PACKAGE-VERB`, with the verb from the settings.
+        path: made if missing; None for `runs/PACKAGE-VERB` or the next free one, as `run_path` says.
         package: distribution name, e.g. `dndm-sampler`.
         settings: everything that determines the result, seed included, and `verb`; a second run with equal settings
             resumes, with other settings it is refused.
@@ -45,8 +45,7 @@ class RunFolder:
 
         self.package, self._result = package, result
         self.settings = _as_stored(settings)
-        base = f"runs/{package}-{self.settings.get('verb')}"
-        self.path = default_folder(base, package=package, settings=settings) if path is None else Path(path)
+        self.path = run_path(path, package=package, settings=settings)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {self.path} is a file; give a folder")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -144,17 +143,23 @@ class RunFolder:
         self.close()
 
 
-def default_folder(base: str | Path, *, package: str, settings: Mapping[str, Any]) -> Path:
-    """Where a run goes that was given no folder: `base`, or the first of base-2, base-3, ... that takes it.
+def run_path(
+    path: str | Path | None, *, package: str, settings: Mapping[str, Any], base: str | Path | None = None
+) -> Path:
+    """The folder that was named; without one `base`, or the first of base-2, base-3, ... that takes the run.
 
     A folder takes the run if it is new, empty, or holds this very run, which is then resumed. So the same command goes
     on where it stopped, and one with other settings does not stand in its way.
 
     Args:
-        base: the first choice.
+        path: what the user named.
         package: as for `RunFolder`.
         settings: as for `RunFolder`.
+        base: the first choice; by default `runs/PACKAGE-VERB`, with the verb from the settings.
     """
+    if path is not None:
+        return Path(path)
+    base = base or f"runs/{package}-{settings['verb']}"
     wanted = _as_stored(settings)
     for number in itertools.count(1):
         path = Path(base if number == 1 else f"{base}-{number}")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from shared_core.claims import format_value
 from shared_core.errors import InputError
 from shared_core.files import jsonable, write_text
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder, run_path
 
 PACKAGE = "ctmc-bounds"
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def run_folder(
         yield None
         return
     settings = {"verb": verb, **settings}
-    path = Path(out) if out else default_folder(f"runs/{PACKAGE}-{verb}", package=PACKAGE, settings=settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     refused = False
     before = path.exists()
     with RunFolder(path, package=PACKAGE, settings=settings) as folder:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from shared_core.errors import InputError
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder, run_path
 
 from leaky_relu_bias.continuation import continue_to
 from leaky_relu_bias.normalized import NormalizedGD
@@ -57,7 +57,7 @@ def continue_run(
         | {"continued_from": t, "mode": mode, "data_hash": trajectory.data.digest}
     )
     recorded |= {"log10_t": log10_t} if mode == "log-time" else {"continue_steps": steps}
-    path = Path(out) if out else default_folder(Path(run, f"continue-{mode}"), package=PACKAGE, settings=recorded)
+    path = run_path(out, package=PACKAGE, settings=recorded, base=Path(run, f"continue-{mode}"))
     with RunFolder(path, package=PACKAGE, settings=recorded) as folder:
         finished = folder.read_json("result.json")
         if finished is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from shared_core.device import check_seed
 from shared_core.errors import InputError, RunError
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder, run_path
 from torch import Tensor
 
 from d3pm_ehr.baselines import BaselineName, make_baseline
@@ -40,8 +40,8 @@ def train(data: str, out: str | None, config: GeneratorConfig, device: str) -> N
                 "device": model.device.type, "config": config.to_json()}  # fmt: skip
     if os.environ.get("RANK", "0") != "0":  # another process of `accelerate launch`: it trains along and writes nothing
         model.build(cohort.vocabulary, empirical_laws(training))
-        folder_path = Path(out) if out else default_folder("runs/d3pm-ehr-train", package="d3pm-ehr", settings=settings)
-        model.fit(training, tuning, state=load_state(folder_path, model))
+        path = run_path(out, package="d3pm-ehr", settings=settings)
+        model.fit(training, tuning, state=load_state(path, model))
         return
     with RunFolder(out, package="d3pm-ehr", settings=settings) as folder:
         model.build(cohort.vocabulary, empirical_laws(training))

@@ -14,7 +14,7 @@ from shared_core.device import resolve_device
 from shared_core.errors import RunError
 from shared_core.files import atomic_path
 from shared_core.logging import MetricsLog, progress
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder, run_path
 from torch import Tensor, nn
 
 from icl_linear import figures
@@ -152,7 +152,7 @@ def train_run(
             _finish(folder, problem, training, lengths, rows, figure, as_json)
     else:
         accelerator.wait_for_everyone()  # the folder is there now, and is the one that the settings lead to
-        path = Path(out) if out else default_folder(f"runs/{PACKAGE}-train", package=PACKAGE, settings=settings)
+        path = run_path(out, package=PACKAGE, settings=settings)
         _train_module(problem, training, checkpoint_every, path, None, resolved)
     accelerator.end_training()
 

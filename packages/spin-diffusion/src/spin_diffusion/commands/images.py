@@ -10,17 +10,17 @@ import torch
 from shared_core.errors import InputError
 from shared_core.files import atomic_folder, write_json, write_text
 from shared_core.logging import progress
-from shared_core.run_folder import read_json
+from shared_core.run_folder import read_json, run_path
 from torch import Tensor
 
 from spin_diffusion.commands.setting import (
+    PACKAGE,
     Reading,
     check_inputs,
     load_data,
     log_start,
     open_device,
     opened_run,
-    run_path,
 )
 from spin_diffusion.config import Sampler, SPINConfig
 from spin_diffusion.denoiser import Condition
@@ -51,7 +51,8 @@ def sample(
         "verb": "sample", "model": model, "player": player, "prompts": texts, "n": count, "resolution": resolution,
         "seed": seed, "sampler": asdict(sampler),
     }  # fmt: skip
-    with opened_run(run_path(out, settings), settings, accelerator, "metadata.jsonl") as folder:
+    path = run_path(out, package=PACKAGE, settings=settings)
+    with opened_run(path, settings, accelerator, "metadata.jsonl") as folder:
         parts = load_parts(model, player)
         _check_prompts(parts, texts)
         rows = [(index, number) for index in range(max(1, len(texts))) for number in range(count)]
@@ -87,7 +88,7 @@ def evaluate(
         "scorers": list(scorers), "features": features, "sampler": asdict(config.sampler), "seed": config.seed,
         **reading.settings(),
     }  # fmt: skip
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading)
     for player in [None, *players]:
         check_model(model, player)

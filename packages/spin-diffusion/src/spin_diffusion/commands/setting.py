@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from shared_core.device import check_seed, describe_device, resolve_device
 from shared_core.errors import InputError
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder
 
 from spin_diffusion.config import Precision
 from spin_diffusion.latent_cache import DONE, check_data, is_cache, prepare_cache, read_cache
@@ -21,6 +21,7 @@ from spin_diffusion.processes import make_accelerator
 from spin_diffusion.sources import OnError
 from spin_diffusion.training_set import ChosenRows, Rows, TrainingSet
 
+PACKAGE = "spin-diffusion"
 log = logging.getLogger(__name__)
 
 
@@ -89,12 +90,6 @@ def log_start(accelerator: Any, data: Data | None = None) -> None:
         log.info("%d items to train on, %d held out", len(data.train), kept)
 
 
-def run_path(out: str | None, settings: dict[str, Any]) -> Path:
-    """The run folder that was named, or the default one of these settings."""
-    base = f"runs/spin-diffusion-{settings['verb']}"
-    return Path(out) if out else default_folder(base, package="spin-diffusion", settings=settings)
-
-
 def check_inputs(data: str, path: Path, reading: Reading, pairs: bool = False) -> None:
     """Refuse data before a model is loaded.
 
@@ -128,7 +123,7 @@ def opened_run(path: Path, settings: dict[str, Any], accelerator: Any, result: s
     if accelerator.is_main_process:
         made = [each for each in (path, *path.parents) if not each.exists()]
         fresh = not (path / "config.yaml").exists()
-        with RunFolder(path, package="spin-diffusion", settings=settings, result=result):
+        with RunFolder(path, package=PACKAGE, settings=settings, result=result):
             accelerator.wait_for_everyone()
             try:
                 yield path

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from shared_core.errors import InputError
 from shared_core.files import write_json, write_text
-from shared_core.run_folder import read_json
+from shared_core.run_folder import read_json, run_path
 from torch import Tensor
 
 from spin_diffusion.checkpoints import save_player
 from spin_diffusion.commands.setting import (
+    PACKAGE,
     Data,
     Reading,
     check_inputs,
@@ -20,7 +21,6 @@ from spin_diffusion.commands.setting import (
     log_start,
     open_device,
     opened_run,
-    run_path,
 )
 from spin_diffusion.config import SPINConfig, as_settings
 from spin_diffusion.evaluation import Features, decoded, distances, make_features, score_summary, scores
@@ -81,7 +81,7 @@ def run(
         "verb": "run", "model": model, "player": player, "data": data, "scorers": scorers, "features": features,
         "round_trip": round_trip, **reading.settings(), **as_settings(config),
     }  # fmt: skip
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading)
     check_model(model, player)
     plugins = load_scorers(scorers) if reading.held_out else []
@@ -121,7 +121,7 @@ def sft(
         **reading.settings(),
         **as_settings(config),
     }
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading)
     check_model(model, player)
     with opened_run(path, settings, accelerator, "model") as folder:
@@ -149,7 +149,7 @@ def dpo(
         **reading.settings(),
         **as_settings(config),
     }
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading, pairs=True)
     check_model(model, player)
     with opened_run(path, settings, accelerator, "model") as folder:
@@ -175,7 +175,7 @@ def generate(
         "round_trip": round_trip, "samples_per_prompt": config.samples_per_prompt, "sampler": asdict(config.sampler),
         "seed": config.seed, **reading.settings(),
     }  # fmt: skip
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading)
     check_model(model, player)
     with opened_run(path, settings, accelerator, "opponents/complete.json") as folder:
@@ -205,7 +205,7 @@ def train(
         "verb": "train", "model": model, "player": player, "data": data, "opponents": opponents,
         "iteration": iteration, **reading.settings(), **as_settings(config),
     }  # fmt: skip
-    path = run_path(out, settings)
+    path = run_path(out, package=PACKAGE, settings=settings)
     check_inputs(data, path, reading)
     source = Path(opponents) / "opponents" if (Path(opponents) / "opponents").is_dir() else Path(opponents)
     check_sampler(source, config.sampler)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_core.device import check_seed, describe_device, resolve_device
-from shared_core.run_folder import RunFolder, default_folder
+from shared_core.run_folder import RunFolder, run_path
 from torch import nn
 
 from spin_llm.config import SPINConfig
@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def opened_run(out: str | None, settings: dict[str, Any], accelerator: Any) -> Iterator[Path]:
     """The run folder, held by the main process while all work in it."""
-    base = f"runs/spin-llm-{settings['verb']}"
-    path = Path(out) if out else default_folder(base, package="spin-llm", settings=settings)
+    path = run_path(out, package="spin-llm", settings=settings)
     if accelerator.is_main_process:
         # what is there already is told stage by stage
         with RunFolder(path, package="spin-llm", settings=settings, result=None):
